@@ -1,0 +1,1 @@
+"""Prefect tasks, the flow and the command line around :mod:`pipeline`."""

@@ -1,0 +1,19 @@
+"""Ranksieve: keep the negatives that teach a ranker, and prove it with NDCG.
+
+One rule holds the house together: a stage is a pure function from tables to tables, with a thin ``run``
+at its edge that reads and writes paths. Nothing here imports Prefect; :mod:`flows` wraps these functions
+and holds no logic.
+
+The stages, in order::
+
+    LETOR text --ingest--> JUDGMENTS --score--> SCORES --negatives--> SELECTION --prepare--> PREPARED
+                              |                                                                  |
+                              |                                                                train
+                              |                                                                  |
+                              +------ vali, test (never filtered) --------evaluate <-----------model
+                                                                              |
+                                                  report <-- SUMMARY <--compare-- METRICS
+
+Below them, in the direction imports point: ``letor``, ``folds``, ``ndcg``, ``ranker``; and at the bottom
+``errors``, ``tables``, ``config``, ``store``.
+"""

@@ -1,0 +1,132 @@
+"""Column names and one schema per table: the contract between stages, and with the reader of the files.
+
+=============  =====================================  ==================================================
+table          file                                   one row is
+=============  =====================================  ==================================================
+JUDGMENTS      ``dataset/<split>/part-*.parquet``     a judged query-document pair with its features
+SCORES         ``scores.parquet``                     a training row scored by an initial ranker
+SELECTION      ``selection/<arm>.parquet``            a training row, kept or not, and why
+PREPARED       ``prepared/<arm>/part-*.parquet``      a kept training row with its features and weight
+METRICS        ``metrics.parquet``                    the NDCG of one query under one arm at one cutoff
+SUMMARY        ``summary.parquet``                    one arm at one cutoff, compared with `all` and random
+=============  =====================================  ==================================================
+
+Query ids are int64 when every id of the source is an integer, else strings; functions that build a schema
+take that type.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import pyarrow as pa
+
+from pipeline.errors import TableError, did_you_mean
+
+MAX_LABEL: Final = 30
+"""Largest label: LightGBM's default ``label_gain`` has 31 levels, 2^0 - 1 to 2^30 - 1."""
+
+QID_INT: Final = pa.int64()
+QID_TEXT: Final = pa.string()
+
+
+def feature_names(count: int) -> list[str]:
+    """Return ``["f1", ..., f"f{count}"]``."""
+    return [f"f{i}" for i in range(1, count + 1)]
+
+
+def features_of(names: Iterable[str]) -> list[str]:
+    """Return the feature columns among ``names``, in their given order."""
+    return [n for n in names if n.startswith("f") and n[1:].isdigit()]
+
+
+def _required(*fields: tuple[str, pa.DataType]) -> list[pa.Field]:
+    return [pa.field(name, kind, nullable=False) for name, kind in fields]
+
+
+def judgments(features: int, *, qid: pa.DataType, doc_id: bool) -> pa.Schema:
+    """JUDGMENTS: ``row_id, qid, label[, doc_id], f1..fN``; features float32, none null."""
+    keys = _required(("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8()))
+    docs = [pa.field("doc_id", pa.string())] if doc_id else []
+    return pa.schema(keys + docs + _required(*((f, pa.float32()) for f in feature_names(features))))
+
+
+def prepared(features: int, *, qid: pa.DataType, doc_id: bool) -> pa.Schema:
+    """PREPARED: JUDGMENTS plus ``weight`` float32."""
+    return judgments(features, qid=qid, doc_id=doc_id).append(_required(("weight", pa.float32()))[0])
+
+
+def scores(*, qid: pa.DataType) -> pa.Schema:
+    """SCORES: ``fold`` is the initial ranker that scored the row and never saw its query; -1: in-sample."""
+    return pa.schema(
+        _required(
+            ("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8()),
+            ("score", pa.float64()), ("fold", pa.int16()),
+        )
+    )  # fmt: skip
+
+
+def selection(*, qid: pa.DataType) -> pa.Schema:
+    """SELECTION: ``neg_rank`` is 1 for the query's hardest negative, null for positives.
+
+    ``weight`` is the training weight of a kept row and 0 for a row not kept; ``reason`` says why.
+    """
+    return pa.schema(
+        [
+            *_required(
+                ("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8()), ("score", pa.float64()),
+            ),
+            pa.field("neg_rank", pa.uint32()),
+            *_required(("kept", pa.bool_()), ("weight", pa.float32()), ("reason", pa.string())),
+        ]
+    )  # fmt: skip
+
+
+def metrics(*, qid: pa.DataType) -> pa.Schema:
+    """METRICS: ``fold`` is 1 for a source without folds; ``ndcg`` is null without a relevant document."""
+    return pa.schema(
+        [
+            *_required(
+                ("arm", pa.string()), ("split", pa.string()), ("fold", pa.int16()),
+                ("qid", qid), ("cutoff", pa.int16()),
+            ),
+            pa.field("ndcg", pa.float64()),
+        ]
+    )  # fmt: skip
+
+
+SUMMARY: Final = pa.schema(
+    [
+        *_required(
+            ("arm", pa.string()), ("split", pa.string()), ("cutoff", pa.int16()),
+            ("queries", pa.int64()), ("queries_empty", pa.int64()),
+        ),
+        pa.field("ndcg", pa.float64()),
+        pa.field("ndcg_empty0", pa.float64()),
+        pa.field("ndcg_empty1", pa.float64()),
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        pa.field("delta", pa.float64()),
+        pa.field("delta_low", pa.float64()),
+        pa.field("delta_high", pa.float64()),
+        pa.field("p", pa.float64()),
+        pa.field("p_holm", pa.float64()),
+        pa.field("delta_random", pa.float64()),
+        pa.field("p_random", pa.float64()),
+        *_required(
+            ("rows", pa.int64()), ("rows_fraction", pa.float64()), ("negatives_fraction", pa.float64()),
+        ),
+        pa.field("train_seconds", pa.float64()),
+        pa.field("recommended", pa.bool_()),
+    ]
+)  # fmt: skip
+"""SUMMARY: ``ndcg`` is the mean over queries with a relevant document; ``ndcg_empty0`` and ``ndcg_empty1``
+count a query without one as 0 or as 1. ``low``/``high``: 95 % bootstrap interval of ``ndcg``. ``delta``:
+difference to `all` on the same queries, with its interval, p and Holm-adjusted p; ``delta_random``:
+difference to `random` at the same fraction."""
+
+
+def check(names: Sequence[str], required: Iterable[str], *, table: str, where: object) -> None:
+    """Raise :class:`TableError` naming the first required column that ``names`` lacks."""
+    for name in required:
+        if name not in names:
+            raise TableError(f"{where}: {table} needs a column {name!r}.{did_you_mean(name, names)}")
