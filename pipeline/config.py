@@ -1,0 +1,191 @@
+"""Settings: one frozen model per stage, TOML in and TOML out.
+
+Thread counts are not settings: they never change a result, so they belong to the machine, not to the run.
+"""
+
+import tomllib
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ConfigError, did_you_mean
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Device = Literal["cpu", "gpu", "cuda"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class IngestConfig(_Settings):
+    """SOURCE -> JUDGMENTS."""
+
+    missing: Literal["zero", "nan"] = "zero"
+    """What a feature that a line does not name becomes: 0, or NaN."""
+    sentinel: float | None = None
+    """A value that means "missing" and becomes NaN; Istella writes 1.79769313486e+308."""
+
+
+class SplitConfig(_Settings):
+    """A source that is one file: its queries are split at random, by seed."""
+
+    vali: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the queries for validation."""
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the queries for the test."""
+
+    @model_validator(mode="after")
+    def _leaves_training_queries(self) -> Self:
+        if self.vali + self.test >= 1:
+            raise ValueError("split.vali + split.test must leave queries to train on (below 1)")
+        return self
+
+
+class RankerConfig(_Settings):
+    """LambdaMART, the same for the initial rankers and for every arm."""
+
+    trees: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Boosting rounds (the most, with early stopping)."""
+    leaves: Annotated[int, Field(ge=2, le=65_536)] = 7
+    """Leaves per tree."""
+    min_rows_per_leaf: Annotated[int, Field(ge=1)] = 200
+    """Training rows a leaf must hold."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
+    """Shrinkage of each tree."""
+    truncation: Annotated[int, Field(ge=1)] = 30
+    """Pairs reach down to this rank (LightGBM's ``lambdarank_truncation_level``)."""
+    max_bin: Annotated[int, Field(ge=2, le=65_535)] = 255
+    """Histogram bins per feature."""
+    early_stopping: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many rounds without a better validation NDCG; 0: train all trees."""
+    device: Device = "cpu"
+    """``cpu``, ``gpu`` (OpenCL) or ``cuda`` (a LightGBM built for it)."""
+
+
+class ScoreConfig(_Settings):
+    """Initial rankers -> SCORES."""
+
+    scoring: Literal["out-of-fold", "in-sample"] = "out-of-fold"
+    """``out-of-fold``: every training row is scored by a model that never saw its query. ``in-sample``:
+    one model scores what it was trained on, as in Lucchese et al. 2017."""
+    folds: Annotated[int, Field(ge=2, le=100)] = 4
+    """Number of out-of-fold models."""
+
+
+class SelectConfig(_Settings):
+    """SCORES -> SELECTION: the panel of arms."""
+
+    fractions: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.4)
+    """Shares of each query's negatives to keep."""
+    strategies: tuple[str, ...] = ("random", "top", "semi-hard", "mixed-guard75")
+    """Strategies to try at every fraction; ``-guardQ`` sets aside the negatives that outscore the
+    Q-th percentile of their query's positives. `random` is always there: it is the control."""
+    skip: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """`semi-hard`: share of the hardest negatives to pass over."""
+    hard_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """`mixed`: share of the kept negatives that are the hardest; the others are drawn at random."""
+
+    @model_validator(mode="after")
+    def _fractions_rise(self) -> Self:
+        if not self.fractions or any(a >= b for a, b in pairwise(self.fractions)):
+            raise ValueError("select.fractions must be a rising list, such as [0.05, 0.1]")
+        return self
+
+
+class EvaluateConfig(_Settings):
+    """Model + split -> METRICS, and METRICS -> SUMMARY."""
+
+    cutoffs: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = (1, 3, 5, 10)
+    """Ranks at which NDCG is cut; the last one decides."""
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    """Random sign flips and bootstrap samples behind p-values and intervals."""
+
+    @model_validator(mode="after")
+    def _cutoffs_rise(self) -> Self:
+        if not self.cutoffs or any(a >= b for a, b in pairwise(self.cutoffs)):
+            raise ValueError("evaluate.cutoffs must be a rising list, such as [1, 3, 5, 10]")
+        return self
+
+
+class Config(_Settings):
+    """Everything that decides a run's bytes, besides the data."""
+
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
+    """Seed of every random choice."""
+    ingest: IngestConfig = IngestConfig()
+    split: SplitConfig = SplitConfig()
+    ranker: RankerConfig = RankerConfig()
+    score: ScoreConfig = ScoreConfig()
+    select: SelectConfig = SelectConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def _explain(error: ValidationError, where: str) -> ConfigError:
+    """Turn pydantic's first complaint into one line."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        model: type[BaseModel] = Config
+        for part in first["loc"][:-1]:
+            annotation = model.model_fields[str(part)].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                model = annotation
+        return ConfigError(
+            f"{where}: no setting {key!r}.{did_you_mean(str(first['loc'][-1]), model.model_fields)}"
+        )
+    if first["type"] == "value_error":  # raised by a validator above, which names its setting
+        return ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}")
+    if first["type"] == "model_type":
+        return ConfigError(f"{where}: {key!r} is a group of settings, such as {key}.NAME=VALUE")
+    return ConfigError(f"{where}: {key}: {first['msg']} (given: {first['input']!r})")
+
+
+def parse(values: dict[str, Any], *, where: str = "configuration") -> Config:
+    """Validate nested ``values``; raises :class:`ConfigError` naming the setting that is wrong."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file into nested values; raises :class:`ConfigError` naming file and line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable TOML file: {error}") from None
+
+
+def override(values: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Apply ``KEY=VALUE`` settings (dotted keys, TOML values, bare words are strings) to nested values."""
+    merged = dict(values)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {setting}: write KEY=VALUE, such as ranker.trees=300")
+        try:
+            value = tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *path, last = key.strip().split(".")
+        target = merged
+        for part in path:
+            inner = target.get(part, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {setting}: {part!r} is a single value, not a group of settings")
+            target[part] = dict(inner)
+            target = target[part]
+        target[last] = value
+    return merged
+
+
+def to_toml(config: Config) -> str:
+    """Return every setting, resolved, as TOML; settings that are unset (None) are left out."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
