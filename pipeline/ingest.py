@@ -1,0 +1,306 @@
+"""SOURCE -> JUDGMENTS: LETOR text or Parquet becomes a dataset directory.
+
+Reading is one pass with constant memory. What only the end of the last file tells (the number of features,
+whether query ids are integers, whether there are document ids) may differ between the parts staged on the
+way; parts that turn out too narrow are rewritten. Rows of a query that are scattered over the file, and
+queries that go to held-out splits, are brought together through buckets that fit in memory.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import letor, parts, store
+from pipeline.config import IngestConfig, SplitConfig
+from pipeline.draws import stream_key
+from pipeline.errors import SourceError
+from pipeline.folds import split_queries
+from pipeline.source import Source, SplitSource, is_parquet
+from pipeline.tables import MAX_LABEL, QID_INT, QID_TEXT, check, features_of, judgments
+
+_BUCKET_BYTES: Final = 256 << 20
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A split as first written: parts in reading order, each with the schema it needed then."""
+
+    source: SplitSource
+    files: list[Path]
+    features: int
+    text_qid: bool
+    doc_id: bool
+
+
+def run(
+    source: Source,
+    out: Path,
+    *,
+    config: IngestConfig,
+    split: SplitConfig,
+    seed: int,
+    threads: int = 1,
+    advance: Advance | None = None,
+) -> dict[str, Any]:
+    """Read every file of ``source`` and write the dataset directory ``out``.
+
+    Args:
+        source: Where the data is.
+        out: Directory to make: ``<split>/part-*.parquet`` and ``dataset.json``.
+        config: What missing values become.
+        split: Shares of the queries for splits held out of a file.
+        seed: Seed of that split.
+        threads: Threads that parse text; the bytes written do not depend on it.
+        advance: Told the source bytes read since the last call.
+
+    Returns:
+        What ``dataset.json`` says: features, id types, and per split rows, queries and labels.
+
+    Raises:
+        SourceError: With file, line and column of the first thing that is wrong.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    staging = out / ".staging"
+    staged: list[Staged] = []
+    first_row = 0
+    for split_source in source.splits:
+        batches = _read(split_source, config, threads=threads, advance=advance)
+        stage, rows = _stage(split_source, batches, staging / split_source.name, first_row, config)
+        if rows == 0:
+            raise SourceError("no rows", file=split_source.files[0])
+        staged.append(stage)
+        first_row = first_row + rows if source.layout == "partitions" else 0
+    schema = judgments(
+        max(s.features for s in staged),
+        qid=QID_TEXT if any(s.text_qid for s in staged) else QID_INT,
+        doc_id=any(s.doc_id for s in staged),
+    )
+    notices: list[str] = []
+    for stage in staged:
+        notices += _finish(stage, out, schema, config, shares=split.model_dump(), seed=seed)
+    shutil.rmtree(staging)
+    names = [n for s in source.splits for n in (s.name, *s.hold_out)]
+    document = {
+        "layout": source.layout,
+        "features": len(features_of(schema.names)),
+        "qid": str(schema.field("qid").type),
+        "doc_id": "doc_id" in schema.names,
+        "splits": {name: describe(parts.split_files(out, [name])) for name in names},
+        "notices": notices,
+    }
+    store.write_text(out / "dataset.json", json.dumps(document, indent=1) + "\n")
+    return document
+
+
+def describe(files: list[Path]) -> dict[str, int]:
+    """Count a split's rows, queries and labels."""
+    keys = parts.read_keys(files)
+    queries = keys.group_by("qid").agg(pl.len().alias("rows"), pl.col("label").max())
+    return {
+        "rows": keys.height,
+        "queries": queries.height,
+        "negatives": int((keys["label"] == 0).sum()),
+        "longest": int(queries["rows"].max() or 0),  # type: ignore[call-overload]
+        "queries_without_positive": int((queries["label"] == 0).sum()),
+    }
+
+
+def _read(
+    source: SplitSource, config: IngestConfig, *, threads: int, advance: Advance | None
+) -> Iterator[pa.RecordBatch]:
+    for file in source.files:
+        if is_parquet(file):
+            yield from _read_parquet(file, config, advance)
+        else:
+            yield from letor.read_letor(
+                file, missing=config.missing, sentinel=config.sentinel, threads=threads, progress=advance
+            )
+
+
+def _read_parquet(file: Path, config: IngestConfig, advance: Advance | None) -> Iterator[pa.RecordBatch]:
+    """Yield a Parquet file's JUDGMENTS columns, checked, row group by row group."""
+    part = parts.open_part(file)
+    names = part.schema_arrow.names
+    check(names, ["qid", "label", "f1"], table="JUDGMENTS", where=file)
+    features = sorted(features_of(names), key=lambda name: int(name[1:]))
+    check(names, [f"f{i}" for i in range(1, len(features) + 1)], table="JUDGMENTS", where=file)
+    keep = ["qid", "label", *(["doc_id"] if "doc_id" in names else []), *features]
+    done = 0
+    for group in range(part.num_row_groups):
+        for batch in part.iter_batches(65_536, row_groups=[group], columns=keep):
+            yield _checked(batch, file, done, config)
+            done += batch.num_rows
+        if advance:
+            advance(file.stat().st_size // part.num_row_groups)
+
+
+def _checked(batch: pa.RecordBatch, file: Path, row: int, config: IngestConfig) -> pa.RecordBatch:
+    """Bring one batch of a Parquet source to the types and the label range of JUDGMENTS."""
+
+    def wrong(name: str, bad: pa.Array, what: str) -> SourceError:
+        at = pc.index(bad.cast(pa.bool_()), True).as_py()
+        value = batch.column(name)[at].as_py()
+        return SourceError(f"row {row + at}: {name} {value!r} {what}", file=file)
+
+    label = batch.column("label")
+    if not (pa.types.is_integer(label.type) or pa.types.is_floating(label.type)):
+        raise SourceError(f"column 'label' is {label.type}; it must be a number", file=file)
+    as_float = label.cast(pa.float64()).fill_null(-1.0)
+    bad = pc.or_(pc.or_(pc.less(as_float, 0), pc.greater(as_float, MAX_LABEL)), pc.not_equal(pc.floor(as_float), as_float))
+    if pc.any(bad).as_py():
+        raise wrong("label", bad, f"is not an integer from 0 to {MAX_LABEL}")
+    qid = batch.column("qid")
+    if qid.null_count:
+        raise wrong("qid", qid.is_null(), "is missing; every row needs a query id")
+    columns = {"qid": qid.cast(QID_INT if pa.types.is_integer(qid.type) else QID_TEXT), "label": as_float.cast(pa.uint8())}
+    fill = np.float32(0.0 if config.missing == "zero" else np.nan)
+    for name in batch.schema.names[2:]:
+        values = batch.column(name)
+        if name == "doc_id":
+            columns[name] = values.cast(pa.string())
+        elif not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+            raise SourceError(f"column {name!r} is {values.type}; a feature must be a number", file=file)
+        else:
+            columns[name] = _feature(values, fill, config.sentinel)
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _feature(values: pa.Array, fill: np.float32, sentinel: float | None) -> pa.Array:
+    if sentinel is not None:
+        values = pc.if_else(pc.equal(values.cast(pa.float64()), sentinel), np.nan, values.cast(pa.float64()))
+    return values.cast(pa.float32(), safe=False).fill_null(pa.scalar(fill, pa.float32()))
+
+
+def _stage(
+    source: SplitSource, batches: Iterable[pa.RecordBatch], where: Path, row_id: int, config: IngestConfig
+) -> tuple[Staged, int]:
+    """Write batches as they come; a new part begins whenever one needs a wider schema than the last."""
+    where.mkdir(parents=True)
+    files: list[Path] = []
+    features, text_qid, doc_id, rows = 0, False, False, 0
+    writer: parts.PartWriter | None = None
+    try:
+        for batch in batches:
+            width = len(features_of(batch.schema.names))
+            needs = (
+                max(features, width), text_qid or batch.schema.field("qid").type != QID_INT,
+                doc_id or "doc_id" in batch.schema.names,
+            )  # fmt: skip
+            if writer is None or needs != (features, text_qid, doc_id):
+                features, text_qid, doc_id = needs
+                if writer is not None:
+                    writer.__exit__(None, None, None)
+                files.append(where / f"part-{len(files):05d}.parquet")
+                schema = judgments(features, qid=QID_TEXT if text_qid else QID_INT, doc_id=doc_id)
+                writer = parts.PartWriter(files[-1], schema)
+            ids = pa.array(np.arange(row_id + rows, row_id + rows + batch.num_rows, dtype=np.int64))
+            table = pa.Table.from_batches([batch]).append_column("row_id", ids)
+            writer.write(parts.conform(table, schema, fill=_fill(config)))
+            rows += batch.num_rows
+    finally:
+        if writer is not None:
+            writer.__exit__(None, None, None)
+    return Staged(source, files, features, text_qid, doc_id), rows
+
+
+def _fill(config: IngestConfig) -> float:
+    return 0.0 if config.missing == "zero" else float("nan")
+
+
+def _finish(
+    stage: Staged, out: Path, schema: pa.Schema, config: IngestConfig, *, shares: dict[str, float], seed: int
+) -> list[str]:
+    """Turn a staged split into its final parts; returns notices for the user."""
+    qids = pl.concat(
+        [pl.Series(parts.conform(t, pa.schema([schema.field("qid")]))["qid"]) for t in parts.row_groups(stage.files, columns=["qid"])]
+    )
+    queries = (
+        qids.to_frame("qid").group_by("qid", maintain_order=True).agg(pl.len().alias("rows")).with_row_index("rank")
+    )
+    scattered = int((qids != qids.shift()).fill_null(True).sum()) > queries.height
+    names = [stage.source.name, *stage.source.hold_out]
+    if not scattered and len(names) == 1:
+        _rewrite(stage.files, out / names[0], schema, config)
+        return []
+    group = np.zeros(queries.height, dtype=np.int16)
+    if len(names) > 1:
+        wanted = {name: shares[name.rpartition("/")[2]] for name in names[1:]}
+        key = stream_key(seed, f"split/{names[0]}")
+        group = split_queries(queries.height, wanted, seed=key, where=stage.source.files[0])
+    # Independent of the file's order: which queries are held out follows from their sorted ids.
+    by_id = queries.sort("qid").with_columns(pl.Series("split", group)).sort("split", "rank")
+    _regroup(stage, out, names, by_id, schema, config)
+    if len(names) > 1:
+        counts = by_id["split"].value_counts().sort("split")["count"].to_list()
+        parts_of = ", ".join(f"{n} {name.rpartition('/')[2]}" for name, n in zip(names, counts, strict=True))
+        return [f"{stage.source.files[0].name} was split by query: {parts_of}"]
+    return []
+
+
+def _rewrite(files: list[Path], out: Path, schema: pa.Schema, config: IngestConfig) -> None:
+    """Move the one staged part into place, or write several, or a narrow one, again in the final schema."""
+    out.mkdir(parents=True)
+    target = out / "part-00000.parquet"
+    if len(files) == 1 and parts.schema_of(files) == schema:
+        files[0].replace(target)
+        return
+    with parts.PartWriter(target, schema) as writer:
+        for table in parts.row_groups(files):
+            writer.write(parts.conform(table, schema, fill=_fill(config)))
+
+
+def _regroup(
+    stage: Staged, out: Path, names: list[str], queries: pl.DataFrame, schema: pa.Schema, config: IngestConfig
+) -> None:
+    """Bring each query's rows together, in the order of ``queries`` (split, then first appearance)."""
+    bytes_before = pl.col("rows").cum_sum() * (4 * len(features_of(schema.names)) + 32)
+    queries = queries.with_columns(
+        bucket=(bytes_before // _BUCKET_BYTES).rle_id() if queries.height else pl.lit(0), order=pl.int_range(pl.len())
+    ).select("qid", "split", "bucket", "order")
+    buckets = _scatter(stage, queries, schema, config)
+    writers = {}
+    try:
+        for number, name in enumerate(names):
+            (out / name).mkdir(parents=True)
+            writers[number] = parts.PartWriter(out / name / "part-00000.parquet", schema)
+        for files in buckets:
+            rows = pl.concat([_conformed(t, schema, config) for t in parts.row_groups(files)])
+            ordered = rows.join(queries, on="qid", how="left").sort("order", "row_id")
+            for (number,), chunk in ordered.group_by(["split"], maintain_order=True):
+                table = chunk.drop("split", "bucket", "order").to_arrow()
+                writers[int(number)].write(parts.conform(table, schema))  # type: ignore[call-overload]
+    finally:
+        for writer in writers.values():
+            writer.__exit__(None, None, None)
+
+
+def _conformed(table: pa.Table, schema: pa.Schema, config: IngestConfig) -> pl.DataFrame:
+    return pl.DataFrame(parts.conform(table, schema, fill=_fill(config)))
+
+
+def _scatter(stage: Staged, queries: pl.DataFrame, schema: pa.Schema, config: IngestConfig) -> list[list[Path]]:
+    """Deal staged rows into buckets that fit in memory; one bucket needs no copy."""
+    count = int(queries["bucket"].max() or 0) + 1  # type: ignore[arg-type]
+    if count == 1:
+        return [stage.files]
+    where = stage.files[0].parent
+    files = [where / f"bucket-{number:05d}.parquet" for number in range(count)]
+    writers = [parts.PartWriter(file, schema) for file in files]
+    try:
+        for table in parts.row_groups(stage.files):
+            rows = _conformed(table, schema, config).join(queries.select("qid", "bucket"), on="qid", how="left")
+            for (number,), chunk in rows.group_by(["bucket"], maintain_order=True):
+                writers[int(number)].write(parts.conform(chunk.drop("bucket").to_arrow(), schema))  # type: ignore[call-overload]
+    finally:
+        for writer in writers:
+            writer.__exit__(None, None, None)
+    return [[file] for file in files]

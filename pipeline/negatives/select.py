@@ -1,0 +1,114 @@
+"""Put context, guard and strategy together: SCORES -> SELECTION of one arm."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline import parts, tables
+from pipeline.config import SelectConfig
+from pipeline.errors import SourceError
+from pipeline.negatives import context, guards
+from pipeline.negatives.arms import Arm
+from pipeline.negatives.strategies import STRATEGIES, share_of
+from pipeline.ranker import MAX_QUERY_ROWS
+
+
+def select(scores: pl.DataFrame, arm: Arm, *, config: SelectConfig, seed: int) -> pl.DataFrame:
+    """Decide for every training row whether ``arm`` keeps it, with what weight, and why.
+
+    Positives are always kept. A query that would still have more rows than LightGBM takes loses negatives at
+    random until it fits (reason ``over limit``).
+
+    Args:
+        scores: SCORES, any row order.
+        arm: Strategy, fraction and guard.
+        config: Parameters of the strategies.
+        seed: Seed of the draws.
+
+    Returns:
+        SELECTION, one row per row of ``scores``, in the same order; no other row decides the outcome of a
+        query than the query's own.
+    """
+    rows = context.build(scores, seed=seed)
+    aside = pl.lit(False) if arm.guard is None else guards.above_positives(quantile=arm.guard)
+    rows = context.with_candidates(rows, aside)
+    choice = STRATEGIES[arm.strategy](**arm.options(config))
+    reason = (
+        pl.when(~pl.col("negative")).then(pl.lit("positive"))
+        .when(~pl.col("candidate")).then(pl.lit("guarded"))
+        .otherwise(choice.reason)
+    )  # fmt: skip
+    kept = pl.when("negative").then(pl.col("candidate") & choice.kept).otherwise(True)
+    weight = pl.when("candidate").then(choice.weight).otherwise(1.0)
+    rows = rows.with_columns(kept=kept, weight=weight, reason=reason)
+    rows = rows.with_columns(weight=pl.when("kept").then("weight").otherwise(0.0).cast(pl.Float32))
+    return _within_limit(rows).select(
+        "row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason"
+    )
+
+
+def _within_limit(rows: pl.DataFrame) -> pl.DataFrame:
+    """Drop kept negatives at random where a query has more rows than LightGBM takes."""
+    room = MAX_QUERY_ROWS - pl.col("pos_count").cast(pl.Int64)
+    lot = pl.col("draw").rank("ordinal").over("qid", "kept", "negative")
+    over = pl.col("kept") & pl.col("negative") & (lot > room)
+    return rows.with_columns(over=over).with_columns(
+        kept=pl.col("kept") & ~pl.col("over"),
+        weight=pl.when("over").then(pl.lit(0.0, dtype=pl.Float32)).otherwise("weight"),
+        reason=pl.when("over").then(pl.lit("over limit")).otherwise("reason"),
+    )
+
+
+def shortfall(selection: pl.DataFrame, fraction: float) -> int:
+    """Count the negatives that the fraction asks for and a guard or the limit left no room for."""
+    per_query = (
+        selection.filter(pl.col("label") == 0)
+        .group_by("qid")
+        .agg(pl.len().alias("neg_count"), pl.col("kept").sum().alias("kept"))
+    )
+    missing = share_of(fraction).cast(pl.Int64) - pl.col("kept").cast(pl.Int64)
+    return int(per_query.select(missing.clip(lower_bound=0).sum()).item() or 0)
+
+
+def too_long(keys: pl.DataFrame, where: Path) -> list[str]:
+    """Return a notice for queries LightGBM cannot take whole.
+
+    Raises:
+        SourceError: A query's positives alone are too many.
+    """
+    counts = keys.group_by("qid").agg(pl.len().alias("rows"), (pl.col("label") > 0).sum().alias("positives"))
+    long = counts.filter(pl.col("rows") > MAX_QUERY_ROWS).sort("rows", "qid", descending=True)
+    if long.is_empty():
+        return []
+    query, rows, _ = long.row(0)
+    hopeless = long.filter(pl.col("positives") > MAX_QUERY_ROWS)
+    if not hopeless.is_empty():
+        raise SourceError(
+            f"query {hopeless['qid'][0]} has {hopeless['positives'][0]:,} relevant rows, and LightGBM takes"
+            f" {MAX_QUERY_ROWS:,} rows per query; split the query or drop it",
+            file=where,
+        )
+    more = f" and {long.height - 1} more" if long.height > 1 else ""
+    return [
+        f"query {query} ({rows:,} rows){more} is longer than the {MAX_QUERY_ROWS:,} rows LightGBM takes; where a"
+        " selection does not make it fit, negatives are left out at random (reason `over limit`)"
+    ]
+
+
+def run(scores: Path, out: Path, *, arm: Arm, config: SelectConfig, seed: int) -> dict[str, Any]:
+    """Read SCORES, write SELECTION of ``arm``; returns how many rows it keeps and what it falls short of."""
+    rows = select(pl.read_parquet(scores), arm, config=config, seed=seed)
+    qid = parts.schema_of([scores]).field("qid").type
+    parts.write_table(out, rows, tables.selection(qid=qid))
+    negatives = rows.filter(pl.col("label") == 0)
+    reasons = rows["reason"].value_counts().sort("reason")
+    return {
+        "rows": int(rows["kept"].sum()),
+        "of_rows": rows.height,
+        "negatives": int(negatives["kept"].sum()),
+        "of_negatives": negatives.height,
+        "weighted": bool(rows.filter("kept").select((pl.col("weight") != 1).any()).item()),
+        "reasons": dict(zip(reasons["reason"].to_list(), reasons["count"].to_list(), strict=True)),
+        "shortfall": shortfall(rows, arm.fraction),
+    }

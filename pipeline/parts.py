@@ -1,0 +1,178 @@
+"""Splits and prepared sets on disk: Parquet parts whose row groups hold whole queries.
+
+Features are float32 and not null. zstd level 1; a column gets a dictionary where it has few values and
+BYTE_STREAM_SPLIT where it has many, which compresses floats best. The bytes depend on the rows alone.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import layout
+from pipeline.errors import StorageError
+from pipeline.tables import features_of
+
+ROW_GROUP_BYTES: Final = 32 << 20
+"""Feature bytes a row group aims at, so that one fits a worker."""
+_MOST_ROWS: Final = 131_072
+_DICTIONARY_VALUES: Final = 256
+
+Table = pa.Table
+
+
+def rows_per_group(features: int) -> int:
+    """Return the rows a row group aims at for so many float32 features."""
+    return int(np.clip(ROW_GROUP_BYTES // (4 * max(features, 1)), 1_024, _MOST_ROWS))
+
+
+def conform(columns: pa.Table | pa.RecordBatch, schema: pa.Schema, *, fill: float = 0.0) -> pa.Table:
+    """Return ``columns`` in the order and types of ``schema``.
+
+    A feature that is not there becomes ``fill``, a ``doc_id`` that is not there null; integer query ids
+    become strings where the schema says so.
+    """
+    rows = columns.num_rows
+    arrays: list[pa.Array | pa.ChunkedArray] = []
+    for field in schema:
+        if field.name in columns.schema.names:
+            arrays.append(columns.column(field.name).cast(field.type))
+        elif field.name == "doc_id":
+            arrays.append(pa.nulls(rows, field.type))
+        else:
+            arrays.append(pa.array(np.full(rows, fill, dtype=np.float32)))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _query_ends(qid: pa.ChunkedArray) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Return the positions at which another query begins, plus the number of rows."""
+    if len(qid) == 0:
+        return np.zeros(0, dtype=np.int64)
+    changes = pc.not_equal(qid.slice(1), qid.slice(0, len(qid) - 1)).to_numpy()
+    return np.append(np.flatnonzero(changes) + 1, len(qid)).astype(np.int64)
+
+
+class PartWriter:
+    """Write tables of one schema to a Parquet part, in row groups of whole queries.
+
+    Used as a context manager; a query is whole when its rows arrive one after another.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path, self._schema = path, schema
+        self._target = rows_per_group(len(features_of(schema.names)))
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush(final=True)
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows; they reach the disk a row group at a time."""
+        self._waiting.append(table)
+        self._rows += table.num_rows
+        if self._rows >= 2 * self._target:
+            self._flush(final=False)
+
+    def _flush(self, *, final: bool) -> None:
+        if not self._waiting:
+            self._waiting = [self._schema.empty_table()] if self._writer is None else []
+        if not self._waiting:
+            return
+        table = pa.concat_tables(self._waiting).combine_chunks()
+        ends = _query_ends(table["qid"])
+        usable = ends if final else ends[:-1]  # the last query may go on in the next table
+        start = 0
+        while start < table.num_rows and len(usable) and usable[-1] > start:
+            later = usable[np.searchsorted(usable, start + self._target) :]
+            if len(later) == 0 and not final:
+                break
+            end = int(later[0]) if len(later) else int(usable[-1])
+            self._write_group(table.slice(start, end - start))
+            start = end
+        if table.num_rows == 0:
+            self._write_group(table)
+        rest = table.slice(start)
+        self._waiting, self._rows = ([rest], rest.num_rows) if rest.num_rows else ([], 0)
+
+    def _write_group(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._writer = open_writer(self._path, table)
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+
+def open_writer(path: Path, sample: pa.Table) -> pq.ParquetWriter:
+    """Open a Parquet writer whose encodings fit the columns of ``sample``."""
+    few, many = [], []
+    for field in sample.schema:
+        if pa.types.is_floating(field.type) and pc.count_distinct(sample[field.name]).as_py() > _DICTIONARY_VALUES:
+            many.append(field.name)
+        else:
+            few.append(field.name)
+    keys = [name for name in ("row_id", "qid", "label") if name in sample.schema.names]
+    return pq.ParquetWriter(
+        path, sample.schema, compression="zstd", compression_level=1,
+        use_dictionary=[n for n in few if n != "row_id"], use_byte_stream_split=many, write_statistics=keys,
+        store_schema=True,
+    )  # fmt: skip
+
+
+def write_table(path: Path, frame: pl.DataFrame, schema: pa.Schema) -> None:
+    """Write a table (SCORES, SELECTION, METRICS, SUMMARY) in the types of its schema."""
+    table = conform(frame.to_arrow(), schema)
+    pq.write_table(table, path, compression="zstd", compression_level=1, row_group_size=1 << 20)
+
+
+def open_part(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file.
+
+    Raises:
+        StorageError: It is not there or damaged.
+    """
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except FileNotFoundError:
+        raise StorageError(f"{path}: not there; run the earlier stage again") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise StorageError(f"{path}: not a readable Parquet file ({reason}); delete it and run again") from None
+
+
+def row_groups(files: Iterable[Path], *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the row groups of Parquet files one at a time, in order."""
+    for file in files:
+        part = open_part(file)
+        for group in range(part.num_row_groups):
+            yield part.read_row_group(group, columns=None if columns is None else list(columns))
+
+
+def split_files(dataset: Path, splits: Iterable[str]) -> list[Path]:
+    """Return the Parquet parts of a dataset's splits, in order."""
+    return [file for split in splits for file in layout.parts(dataset / split)]
+
+
+def schema_of(files: Sequence[Path]) -> pa.Schema:
+    """Return the schema that the parts share."""
+    return open_part(files[0]).schema_arrow
+
+
+def read_keys(files: Sequence[Path]) -> pl.DataFrame:
+    """Return ``row_id, qid, label`` of all rows, in order."""
+    names = ["row_id", "qid", "label"]
+    tables = list(row_groups(files, columns=names))
+    return pl.DataFrame(pa.concat_tables(tables).select(names)) if tables else pl.DataFrame(schema=names)
