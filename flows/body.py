@@ -1,0 +1,117 @@
+"""The body of the job, in order, and the plain way to run it.
+
+The flow in :mod:`flows.prepare` runs the same body with Prefect tasks in place of plain calls.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline import store
+from pipeline.errors import TrainingError
+from pipeline.job import ArmOf, Job
+
+Step = Callable[..., Any]
+
+
+class Until(IntEnum):
+    """The last stage to run."""
+
+    INGEST = 1
+    SCORE = 2
+    SELECT = 3
+    TRAIN = 4
+    EVALUATE = 5
+    REPORT = 6
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item whose chain of steps ended in an error."""
+
+    item: Any
+    error: TrainingError
+
+
+class Caller(Protocol):
+    """How steps are called: plainly, or as Prefect tasks."""
+
+    def one(self, step: Step, job: Job, *args: Any) -> Any:
+        """Call one step and wait for it."""
+
+    def each(self, steps: Sequence[Step], job: Job, items: Sequence[Any]) -> list[Failure]:
+        """Take every item through the steps, items side by side; return those LightGBM failed on."""
+
+
+class Plain:
+    """Call steps without Prefect."""
+
+    def one(self, step: Step, job: Job, *args: Any) -> Any:
+        """Call one step."""
+        return step(job, *args)
+
+    def each(self, steps: Sequence[Step], job: Job, items: Sequence[Any]) -> list[Failure]:
+        """Take items through the steps in a few threads; each training is a process of its own."""
+
+        def chain(item: Any) -> Failure | None:
+            try:
+                for step in steps:
+                    step(job, item)
+            except TrainingError as error:
+                return Failure(item, error)
+            return None
+
+        with ThreadPoolExecutor(job.workers) as pool:
+            futures = [pool.submit(chain, item) for item in items]
+            try:
+                return [failure for future in futures if (failure := future.result())]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: where it is, and which arms LightGBM failed on."""
+
+    root: Path
+    failures: list[str] = field(default_factory=list)
+
+
+def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a flow run") -> Outcome:
+    """Run the job; the directory is held for its whole length.
+
+    An arm whose training fails is reported and left out; a failing initial ranker ends the run, because
+    nothing can be selected without scores.
+    """
+    with store.hold(job.layout.root, command=command):
+        do.one(Job.ingest, job)
+        if until == Until.INGEST:
+            return Outcome(job.layout.root)
+        for failure in do.each([Job.fit_initial], job, job.initial()):
+            raise failure.error
+        do.each([Job.score], job, job.folds)
+        if until == Until.SCORE:
+            return Outcome(job.layout.root)
+        chain: list[Step] = [Job.select, Job.prepare, Job.train, Job.evaluate]
+        length = {Until.SELECT: 2, Until.TRAIN: 3}.get(until, 4)
+        failures = do.each(chain[:length], job, job.every_arm())
+        trained = _survivors(job, failures)
+        if until >= Until.EVALUATE:
+            do.one(Job.collect, job, trained)
+            do.one(Job.compare, job, trained)
+        if until >= Until.REPORT:
+            do.one(Job.report, job)
+    return Outcome(job.layout.root, [str(failure.error) for failure in failures])
+
+
+def _survivors(job: Job, failures: Sequence[Failure]) -> list[Any]:
+    """Return the arms that were trained in every fold."""
+    failed = {failure.item.arm for failure in failures if isinstance(failure.item, ArmOf)}
+    for failure in failures:
+        if failure.item.arm == job.arms[0]:
+            raise failure.error  # without the baseline there is nothing to compare with
+    return [arm for arm in job.arms if arm not in failed]

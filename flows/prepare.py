@@ -1,0 +1,99 @@
+"""The flow: source in, prepared training sets, models and their comparison out."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, unmapped
+from prefect.artifacts import create_markdown_artifact
+from prefect.futures import PrefectFuture, wait
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.body import Failure, Outcome, Step, Until, body
+from flows.tasks import TASKS
+from pipeline.config import Config
+from pipeline.errors import TrainingError
+from pipeline.job import Job, Observer
+from pipeline.report import markdown
+from pipeline.run import default_root, processors
+
+_WATCHER: ContextVar[Observer | None] = ContextVar("watcher", default=None)
+
+
+@contextlib.contextmanager
+def watched_by(observer: Observer) -> Iterator[None]:
+    """Let ``observer`` see the steps of the flow run started inside."""
+    token = _WATCHER.set(observer)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
+class Tasks:
+    """Call steps as Prefect tasks."""
+
+    def one(self, step: Step, job: Job, *args: Any) -> Any:
+        """Run one task and wait for it."""
+        return TASKS[step](job, *args)
+
+    def each(self, steps: Sequence[Step], job: Job, items: Sequence[Any]) -> list[Failure]:
+        """Map the tasks over the items; each item goes on as soon as its own last step is done."""
+        stages: list[list[PrefectFuture[Any]]] = []
+        going: Sequence[Any] = items
+        for step in steps:
+            going = list(TASKS[step].map(unmapped(job), going))
+            stages.append(going)
+        wait([future for stage in stages for future in stage])
+        failures = []
+        for number, item in enumerate(items):
+            states = [stage[number].state for stage in stages]
+            failed = next((state for state in states if state.is_failed() or state.is_crashed()), None)
+            if failed is None:
+                continue
+            error = failed.result(raise_on_failure=False)
+            if not isinstance(error, TrainingError):
+                raise error
+            failures.append(Failure(item, error))
+        return failures
+
+
+@flow(
+    name="ranksieve",
+    description="Prepare a learning-to-rank training set: score, select negatives, retrain, compare NDCG.",
+    task_runner=ThreadPoolTaskRunner(max_workers=min(processors(), 8)),  # type: ignore[arg-type]
+    persist_result=False,
+    validate_parameters=True,
+)
+def prepare(
+    source: str,
+    out: str | None = None,
+    config: Config = Config(),  # noqa: B008 - frozen; Prefect shows its fields
+    arms: list[str] | None = None,
+    threads: int | None = None,
+    until: int = int(Until.REPORT),
+) -> Outcome:
+    """Prepare the training set of a LETOR source in every way of the panel and compare the results.
+
+    Args:
+        source: LETOR data: a directory with train/vali/test, Fold1..Fold5 or S1..S5, or one file.
+        out: The run's directory; `runs/<name of source>` when empty.
+        config: Every setting that decides the result.
+        arms: Arms by name in place of the panel, such as `top-10`.
+        threads: Threads to use in all; the machine's processors when empty.
+        until: The last stage to run, 1 (ingest) to 6 (report).
+    """
+    root = Path(out) if out else default_root(Path(source))
+    job = Job(
+        Path(source) if source else None, root, config=config, threads=threads or processors(), arms=arms or (),
+        observer=_WATCHER.get(),
+    )  # fmt: skip
+    job.check()
+    outcome = body(job, Tasks(), until=Until(until))
+    if until >= Until.REPORT:
+        create_markdown_artifact(
+            key="ranksieve-summary", markdown=markdown.summary(root), description=f"NDCG of every arm, {root}"
+        )
+    return outcome

@@ -1,0 +1,37 @@
+"""The steps of :class:`pipeline.job.Job` as Prefect tasks, nothing else.
+
+Caching is the manifest's business: a Prefect record proves that a task ran once, not that its output is still
+there.
+"""
+
+from typing import Any
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+
+from pipeline.job import Job
+
+
+def _task(step: Any, name: str) -> "Task[..., Any]":
+    return task(step, name=name, cache_policy=NO_CACHE, persist_result=False, task_run_name=_run_name)
+
+
+def _run_name() -> str:
+    from prefect.runtime import task_run
+
+    of = task_run.parameters.get("of") or task_run.parameters.get("fold")
+    return f"{task_run.task_name}{'' if of is None else f' {of}'}"
+
+
+TASKS: dict[Any, "Task[..., Any]"] = {
+    Job.ingest: _task(Job.ingest, "ingest"),
+    Job.fit_initial: _task(Job.fit_initial, "initial ranker"),
+    Job.score: _task(Job.score, "score"),
+    Job.select: _task(Job.select, "select"),
+    Job.prepare: _task(Job.prepare, "prepare"),
+    Job.train: _task(Job.train, "train"),
+    Job.evaluate: _task(Job.evaluate, "evaluate"),
+    Job.collect: _task(Job.collect, "collect"),
+    Job.compare: _task(Job.compare, "compare"),
+    Job.report: _task(Job.report, "report"),
+}

@@ -1,0 +1,428 @@
+"""A run as resumable steps: what each stage reads, writes and depends on, and nothing else.
+
+:class:`Job` is the one place that joins stages to files. It decides nothing about order or parallelism: the
+flow calls its methods. Every method is a step of the manifest, so calling one again costs a check.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline import compare, evaluate, ingest, parts, prepare, ranker, report, score, store, train
+from pipeline.config import Config, to_toml
+from pipeline.errors import ConfigError, SourceError
+from pipeline.folds import Fold, of_splits
+from pipeline.layout import FoldLayout, RunLayout
+from pipeline.manifest import Done, Facts, Manifest
+from pipeline.negatives import arms as arm_names
+from pipeline.negatives import select
+from pipeline.negatives.arms import Arm
+from pipeline.source import Source, locate
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a watcher of the run may show.
+
+    Attributes:
+        step: The step's name, such as ``fold-1/model/top-20``.
+        done: Work done since the step's last event, in row-trees (training) or bytes (reading).
+        state: ``start``, ``advance``, ``done`` or ``kept`` (an earlier run's result is still good).
+    """
+
+    step: str
+    state: str
+    done: float = 0.0
+
+
+Observer = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class ArmOf:
+    """One arm in one fold."""
+
+    fold: Fold
+    arm: Arm
+
+    def __str__(self) -> str:
+        return f"{self.arm.name} (fold {self.fold.number})"
+
+
+@dataclass(frozen=True)
+class InitialOf:
+    """One initial ranker of one fold: the one that scores query group ``number``; -1: all, in-sample."""
+
+    fold: Fold
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.number} (fold {self.fold.number})"
+
+
+class Job:
+    """The steps of one run.
+
+    Args:
+        source: What to read; None to go on from the dataset of an earlier run.
+        root: The run's directory.
+        config: Every setting.
+        threads: Threads to use in all; never changes a result.
+        arms: Arms by name in place of the panel in ``config``.
+        observer: Told of every step's start, progress and end; called from several threads.
+    """
+
+    def __init__(
+        self,
+        source: Path | None,
+        root: Path,
+        *,
+        config: Config,
+        threads: int = 1,
+        arms: Sequence[str] = (),
+        observer: Observer | None = None,
+    ) -> None:
+        self.config, self.layout, self.all_threads = config, RunLayout(root), threads
+        # Trainings side by side use the processors best: a small one does not fill two. Beyond a few,
+        # memory counts for more.
+        self.workers = min(threads, 4)
+        self.threads = threads // self.workers
+        self.arms = arm_names.panel(config.select, arms)
+        self._source_path, self._observer = source, observer or (lambda _: None)
+        self._steps: list[str] = []
+
+    # ---- Before any work -------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise what can be known to be wrong before any work: the source, the device."""
+        if self._source_path is not None:
+            _ = self.source
+        elif not (self.layout.dataset / "dataset.json").is_file():
+            raise SourceError("no dataset here; start with `ranksieve run SOURCE --out`", file=self.layout.root)
+        ranker.require_device(self.config.ranker.device)
+
+    @cached_property
+    def source(self) -> Source:
+        """The located source."""
+        if self._source_path is None:
+            raise ConfigError("this run has no source to read")
+        return locate(self._source_path)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The run's manifest."""
+        return Manifest(self.layout.manifest)
+
+    @cached_property
+    def dataset(self) -> dict[str, Any]:
+        """What the dataset holds."""
+        document: dict[str, Any] = json.loads((self.layout.dataset / "dataset.json").read_text(encoding="utf-8"))
+        return document
+
+    @cached_property
+    def folds(self) -> list[Fold]:
+        """The folds of the dataset; known once it is ingested."""
+        return of_splits(list(self.dataset["splits"]))
+
+    def at(self, fold: Fold) -> FoldLayout:
+        """Return where a fold's files lie."""
+        return self.layout.fold(fold.number, of=len(self.folds))
+
+    def files(self, splits: Sequence[str]) -> list[Path]:
+        """Return the Parquet parts of dataset splits."""
+        return parts.split_files(self.layout.dataset, splits)
+
+    @property
+    def cutoff(self) -> int:
+        """The cutoff that decides: the last one."""
+        return self.config.evaluate.cutoffs[-1]
+
+    # ---- What there is to do ---------------------------------------------------------------------------
+
+    def initial(self) -> list[InitialOf]:
+        """Return every initial ranker of every fold."""
+        in_sample = self.config.score.scoring == "in-sample"
+        numbers = [score.IN_SAMPLE] if in_sample else list(range(self.config.score.folds))
+        return [InitialOf(fold, number) for fold in self.folds for number in numbers]
+
+    def every_arm(self) -> list[ArmOf]:
+        """Return every arm of every fold."""
+        return [ArmOf(fold, arm) for fold in self.folds for arm in self.arms]
+
+    def training_work(self) -> float:
+        """Return the expected work of all trainings, in row-trees."""
+        trees, initial = self.config.ranker.trees, self.initial()
+        share = (1 - 1 / self.config.score.folds) if initial[0].number >= 0 else 1.0
+        rankers = sum(self._rows(of.fold) * share for of in initial)
+        return trees * (rankers + sum(self._arm_rows(of) for of in self.every_arm()))
+
+    def _rows(self, fold: Fold) -> int:
+        return sum(self.dataset["splits"][name]["rows"] for name in fold.train)
+
+    def _arm_rows(self, of: ArmOf) -> float:
+        splits = [self.dataset["splits"][name] for name in of.fold.train]
+        negatives = sum(split["negatives"] for split in splits)
+        return self._rows(of.fold) - negatives * (1 - of.arm.fraction)
+
+    # ---- The steps -------------------------------------------------------------------------------------
+
+    def ingest(self) -> None:
+        """Step: SOURCE -> JUDGMENTS. An intact dataset whose source is gone is kept."""
+        store.write_text(self.layout.config, to_toml(self.config))
+        if self._source_path is None:
+            return
+
+        def work(out: list[Path]) -> Facts:
+            return ingest.run(
+                self.source, out[0], config=self.config.ingest, split=self.config.split, seed=self.config.seed,
+                threads=self.all_threads, advance=lambda read: self._observer(Event("ingest", "advance", read)),
+            )  # fmt: skip
+
+        settings = self.config.model_dump(mode="json", include={"ingest", "split", "seed"})
+        self._step(
+            "ingest", work,
+            inputs={"source": self.source.files},
+            parameters={**settings, "layout": self.source.layout, "splits": [s.name for s in self.source.splits]},
+            outputs=[self.layout.dataset],
+        )  # fmt: skip
+        self.__dict__.pop("dataset", None)
+        self.__dict__.pop("folds", None)
+
+    def fit_initial(self, of: InitialOf) -> InitialOf:
+        """Step: JUDGMENTS -> one initial ranker."""
+        train_files, settings = self.files(of.fold.train), self.config.ranker.model_copy(update={"early_stopping": 0})
+        where = self.layout.dataset / of.fold.train[0]
+        keys = parts.read_keys(train_files)
+        score.require_contrast(keys, self._where(where))
+        folds = self.config.score.folds if of.number >= 0 else 1
+        if folds > keys["qid"].n_unique():
+            raise ConfigError(
+                f"score.folds = {folds} but there are only {keys['qid'].n_unique()} training queries; use fewer folds"
+            )
+        notices = select.too_long(keys, self._where(where))
+        name = f"{_prefix(of.fold, self.folds)}initial/{of.number if of.number >= 0 else 'in-sample'}"
+
+        def work(out: list[Path]) -> Facts:
+            facts = score.fit(
+                train_files, out[0], out[0].with_name(out[0].name + "-rows"), folds=folds, leave_out=of.number,
+                config=settings, seed=self.config.seed, threads=self.threads, trees_done=self._trees(name, of),
+            )  # fmt: skip
+            return {**facts, "notices": notices}
+
+        self._step(
+            name, work,
+            inputs={"train": train_files},
+            parameters={
+                "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "leave_out": of.number,
+            },
+            outputs=[self.at(of.fold).initial_model(of.number)],
+            worth=self._rows(of.fold) * self.config.ranker.trees * (1 - 1 / folds if folds > 1 else 1),
+        )  # fmt: skip
+        return of
+
+    def score(self, fold: Fold) -> Fold:
+        """Step: initial rankers -> SCORES."""
+        models = [self.at(fold).initial_model(of.number) for of in self.initial() if of.fold == fold]
+        train_files = self.files(fold.train)
+        self._step(
+            f"{_prefix(fold, self.folds)}scores",
+            lambda out: score.run(train_files, models, out[0], seed=self.config.seed, threads=self.threads),
+            inputs={"train": train_files, "models": models},
+            parameters={"seed": self.config.seed},
+            outputs=[self.at(fold).scores],
+        )
+        return fold
+
+    def select(self, of: ArmOf) -> ArmOf:
+        """Step: SCORES -> SELECTION of an arm."""
+        at, arm = self.at(of.fold), of.arm
+        options = arm.options(self.config.select)
+
+        def work(out: list[Path]) -> Facts:
+            facts = select.run(at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed)
+            share = facts["shortfall"]
+            notice = f"{arm.name}: the guard or the row limit left {share:,} fewer negatives than asked for"
+            return {**facts, "notices": [notice] if share else []}
+
+        self._step(
+            f"{_prefix(of.fold, self.folds)}selection/{arm.name}", work,
+            inputs={"scores": [at.scores]},
+            parameters={"strategy": arm.strategy, "guard": arm.guard, **options, "seed": self.config.seed},
+            outputs=[at.selection(arm.name)],
+        )  # fmt: skip
+        return of
+
+    def prepare(self, of: ArmOf) -> ArmOf:
+        """Step: SELECTION -> prepared set. An arm that keeps every row needs none: it is the dataset."""
+        if self._keeps_everything(of):
+            return of
+        at, train_files = self.at(of.fold), self.files(of.fold.train)
+        self._step(
+            f"{_prefix(of.fold, self.folds)}prepared/{of.arm.name}",
+            lambda out: prepare.run(train_files, at.selection(of.arm.name), out[0]),
+            inputs={"train": train_files, "selection": [at.selection(of.arm.name)]},
+            parameters={},
+            outputs=[at.prepared(of.arm.name)],
+        )
+        return of
+
+    def train(self, of: ArmOf) -> ArmOf:
+        """Step: prepared set -> retrained ranker."""
+        name = f"{_prefix(of.fold, self.folds)}model/{of.arm.name}"
+        files = self.prepared_files(of)
+        vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
+
+        def work(out: list[Path]) -> Facts:
+            return train.run(
+                files, out[0], vali=vali, config=self.config.ranker, seed=self.config.seed, cutoff=self.cutoff,
+                arm=of.arm.name, threads=self.threads, trees_done=self._trees(name, of),
+            )  # fmt: skip
+
+        self._step(
+            name, work,
+            inputs={"rows": files, "vali": vali},
+            parameters={
+                "ranker": self.config.ranker.model_dump(), "seed": self.config.seed,
+                **({"cutoff": self.cutoff} if vali else {}),
+            },
+            outputs=[self.at(of.fold).model(of.arm.name)],
+            worth=self._arm_rows(of) * self.config.ranker.trees,
+        )  # fmt: skip
+        return of
+
+    def evaluate(self, of: ArmOf) -> ArmOf:
+        """Step: model -> METRICS of an arm on validation and test lists."""
+        splits = {"vali": self.files(of.fold.vali), "test": self.files(of.fold.test)}
+        model, cutoffs = self.at(of.fold).model(of.arm.name), self.config.evaluate.cutoffs
+        self._step(
+            f"{_prefix(of.fold, self.folds)}metrics/{of.arm.name}",
+            lambda out: evaluate.run(
+                model, splits, out[0], arm=of.arm.name, fold=of.fold.number, cutoffs=cutoffs, threads=self.threads
+            ),
+            inputs={"model": [model], **splits},
+            parameters={"cutoffs": cutoffs, "fold": of.fold.number, "arm": of.arm.name},
+            outputs=[self.at(of.fold).arm_metrics(of.arm.name)],
+        )
+        return of
+
+    def collect(self, arms: Sequence[Arm]) -> None:
+        """Step: METRICS of all arms and folds as one table (and per fold, for a source with folds)."""
+        for fold in self.folds:
+            self._together(
+                _prefix(fold, self.folds) + "metrics",
+                [self.at(fold).arm_metrics(arm.name) for arm in arms], self.at(fold).metrics,
+            )  # fmt: skip
+        if len(self.folds) > 1:
+            self._together("metrics", [self.at(fold).metrics for fold in self.folds], self.layout.metrics)
+
+    def _together(self, name: str, files: list[Path], out: Path) -> None:
+        work = lambda made: evaluate.together(files, made[0])  # noqa: E731
+        self._step(name, work, inputs={"metrics": files}, parameters={}, outputs=[out])
+
+    def compare(self, arms: Sequence[Arm]) -> None:
+        """Step: METRICS -> SUMMARY."""
+        facts = [self.arm_facts(arm) for arm in arms]
+        settings = {"seed": self.config.seed, "resamples": self.config.evaluate.resamples, "cutoff": self.cutoff}
+        self._step(
+            "summary",
+            lambda out: compare.run(self.layout.metrics, pl.DataFrame(facts), out[0], **settings),
+            inputs={"metrics": [self.layout.metrics]},
+            parameters={**settings, "arms": facts},
+            outputs=[self.layout.summary],
+        )
+
+    def report(self) -> None:
+        """Step: everything -> report.html."""
+        document = {"dataset": self.dataset, "config": self.config.model_dump(mode="json"), "notices": self.notices()}
+        self._step(
+            "report",
+            lambda out: report.run(self.layout.summary, self.layout.metrics, out[0], **document),
+            inputs={"summary": [self.layout.summary], "metrics": [self.layout.metrics]},
+            parameters=document,
+            outputs=[self.layout.report],
+        )
+
+    # ---- What the steps found out ----------------------------------------------------------------------
+
+    def prepared_files(self, of: ArmOf) -> list[Path]:
+        """Return the Parquet parts an arm trains on."""
+        if self._keeps_everything(of):
+            return self.files(of.fold.train)
+        return parts.split_files(self.at(of.fold).prepared(of.arm.name).parent, [of.arm.name])
+
+    def _keeps_everything(self, of: ArmOf) -> bool:
+        facts = self._facts(of.fold, f"selection/{of.arm.name}")
+        return bool(facts["rows"] == facts["of_rows"] and not facts["weighted"])
+
+    def arm_facts(self, arm: Arm) -> dict[str, Any]:
+        """Return an arm's row for the comparison: rows and seconds summed over the folds."""
+        selected = [self._facts(fold, f"selection/{arm.name}") for fold in self.folds]
+        trained = [self._facts(fold, f"model/{arm.name}") for fold in self.folds]
+
+        def total(facts: list[Facts], key: str) -> float:
+            return sum(f[key] for f in facts)
+
+        return {
+            "arm": arm.name,
+            "control": arm.control,
+            "rows": int(total(selected, "rows")),
+            "rows_fraction": total(selected, "rows") / total(selected, "of_rows"),
+            "negatives_fraction": total(selected, "negatives") / total(selected, "of_negatives"),
+            "train_seconds": round(total(trained, "train_seconds"), 3),
+        }
+
+    def notices(self) -> list[str]:
+        """Return what a careful user should know, each once, in the order of the steps."""
+        found = list(self.dataset["notices"])
+        for name in sorted(self._steps):
+            found += (self.manifest.facts(name) or {}).get("notices", [])
+        return list(dict.fromkeys(found))
+
+    def _facts(self, fold: Fold, name: str) -> Facts:
+        facts = self.manifest.facts(_prefix(fold, self.folds) + name)
+        if facts is None:
+            raise ConfigError(f"{self.layout.root}: step {name!r} has not run yet")
+        return facts
+
+    def _where(self, split: Path) -> Path:
+        """Return what to call the training data in a message: the source where there is one."""
+        return split if self._source_path is None else self._source_path
+
+    # ---- Plumbing --------------------------------------------------------------------------------------
+
+    def _trees(self, name: str, of: InitialOf | ArmOf) -> Callable[[int], None]:
+        """Return a callback that turns trees done so far into work done since the last call."""
+        rows = self._arm_rows(of) if isinstance(of, ArmOf) else self._rows(of.fold) * (1 - 1 / self.config.score.folds)
+        last = 0
+
+        def tell(trees: int) -> None:
+            nonlocal last
+            self._observer(Event(name, "advance", rows * (trees - last)))
+            last = trees
+
+        return tell
+
+    def _step(
+        self,
+        name: str,
+        work: Callable[[list[Path]], Facts],
+        *,
+        inputs: Mapping[str, Path | Sequence[Path]],
+        parameters: Mapping[str, Any],
+        outputs: Sequence[Path],
+        worth: float = 0.0,
+    ) -> Done:
+        self._steps.append(name)
+        self._observer(Event(name, "start", worth))
+        done = self.manifest.do(name, work, inputs=inputs, parameters=parameters, outputs=outputs)
+        self._observer(Event(name, "done" if done.ran else "kept", worth))
+        return done
+
+
+def _prefix(fold: Fold, folds: Sequence[Fold]) -> str:
+    return "" if len(folds) == 1 else f"fold-{fold.number}/"
