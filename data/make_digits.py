@@ -25,8 +25,8 @@ Floats = npt.NDArray[np.float64]
 SEED: Final = 20
 CANDIDATES: Final = 120
 # First image, one past the last image, queries. Splits are stretches of the source's own order: for 54 % of
-# the images the nearest one by pixel distance stands within 100 places (chance: 11 %), most likely by the same
-# writer, and a random split would put the two on different sides.
+# the images the nearest one by pixel distance stands within 100 places (chance: 11 %), most likely by the
+# same writer, and a random split would often put the two on different sides.
 SPLITS: Final = {"train": (0, 1077, 300), "vali": (1077, 1437, 100), "test": (1437, 1797, 100)}
 SOURCE_SHA256: Final = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 
