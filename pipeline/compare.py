@@ -9,13 +9,14 @@ of an arm chosen before looking.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline import ndcg, paired, tables
+from pipeline import ndcg, paired, parts, tables
 from pipeline.errors import TableError, did_you_mean
 from pipeline.paired import ALPHA
 from pipeline.verdict import BASELINE, verdict
@@ -224,3 +225,13 @@ def _schema() -> pl.Schema:
     """Return SUMMARY's schema in Polars' types."""
     frame = pl.from_arrow(tables.SUMMARY.empty_table())
     return frame.schema if isinstance(frame, pl.DataFrame) else pl.Schema()
+
+
+def run(
+    metrics: Path, arms: pl.DataFrame, out: Path, *, seed: int, resamples: int, cutoff: int
+) -> dict[str, Any]:
+    """Read METRICS, write SUMMARY; returns the recommended arm."""
+    summary = summarise(pl.read_parquet(metrics), arms, seed=seed, resamples=resamples, cutoff=cutoff)
+    parts.write_table(out, summary, tables.SUMMARY)
+    chosen = summary.filter(pl.col("recommended"))["arm"]
+    return {"recommended": chosen[0] if len(chosen) else None}
