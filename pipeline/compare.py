@@ -53,7 +53,7 @@ def summarise(
         TableError: A missing column or arm, or arms that were not measured on the same queries.
     """
     panel = _panel(arms)
-    parts = [
+    compared = [
         _compare(lists, panel, split=split, seed=seed, resamples=resamples)
         for split in SPLITS
         if (lists := _lists(metrics, panel, split=split)) is not None
@@ -63,10 +63,10 @@ def summarise(
     known = arms.select("arm", "rows", "rows_fraction", "negatives_fraction", "train_seconds").with_columns(
         recommended=pl.lit(None, dtype=pl.Boolean) if chosen is None else pl.col("arm") == chosen
     )
-    if not parts:
+    if not compared:
         return empty
     return (
-        pl.concat(parts)
+        pl.concat(compared)
         .join(known, on="arm", how="left", maintain_order="left")
         .select(empty.columns)
         .cast(empty.schema)
