@@ -181,12 +181,12 @@ def _compare(lists: _Lists, panel: _Panel, *, split: str, seed: int, resamples: 
     """Return one split's rows of SUMMARY, without what ARMS knows."""
     judged = lists.judged
     n, shape = len(judged), lists.values.shape[1:]
+    kinds = shape[0] * shape[1]
     rival = np.arange(shape[1]) != panel.baseline
     controlled = np.arange(shape[1]) != panel.control
     to_all = judged - judged[:, :, [panel.baseline]]
     to_random = judged - judged[:, :, panel.control]
-    columns = np.concatenate([part.reshape(n, -1) for part in (judged, to_all, to_random)], axis=1)
-    kinds = shape[0] * shape[1]
+    columns = np.concatenate([part.reshape(n, kinds) for part in (judged, to_all, to_random)], axis=1)
     low, high = paired.bootstrap(
         columns[:, : 2 * kinds], seed=_seed(seed, split, "bootstrap"), resamples=resamples
     )
