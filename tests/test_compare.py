@@ -344,10 +344,8 @@ def test_verdict_names_winner_loser_and_what_to_keep(measured):
     assert f"`mix` {mix['delta']:+.3f} ({mix['delta'] / full['ndcg']:+.1%})" in won
     assert f"`top` {top['delta']:+.3f}" in lost
     assert lost.count("%, collapsed)") == 1
-    assert (
-        f"95% interval {mix['delta_low']:+.3f} to {mix['delta_high']:+.3f}, Holm-adjusted p = {mix['p_holm']:.3f})"
-        in keep
-    )
+    assert f"95% interval {mix['delta_low']:+.3f} to {mix['delta_high']:+.3f}" in keep
+    assert f"Holm-adjusted p = {mix['p_holm']:.3f})" in keep
     assert keep.startswith("Keep `mix`, chosen on validation: 220 rows (22.0% of the training rows)")
     assert "78% less training time (2.2 s against 10.0 s)" in keep
     assert f"{mix['delta_random']:+.3f}" in control
