@@ -19,7 +19,8 @@ from pipeline.job import Job
 from pipeline.layout import RunLayout
 from pipeline.run import default_root, processors
 
-_OUT = Console()
+# Outside a terminal nothing says how wide the reader's screen is; the table needs this much.
+_OUT = Console(width=None if sys.stdout.isatty() else 130)
 _ERR = Console(stderr=True)
 
 DIGITS = [Path(__file__).parent / "digits", Path(__file__).parents[1] / "data" / "digits"]

@@ -103,9 +103,9 @@ def summary_table(root: Path) -> tuple[Table, list[str]]:
     rows = figures(summary, cutoff=cutoff).to_dicts()
     title = f"NDCG on the {rows[0]['queries']:,} test queries" if rows else "no test lists"
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    table.add_column("arm")
+    table.add_column("arm", no_wrap=True)
     for head in ("rows", "share", "train s", *(f"@{k}" for k in cutoffs), "vs all", "p Holm", "vs random"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     at = {(r["arm"], r["cutoff"]): r["ndcg"] for r in summary.filter(pl.col("split") == "test").to_dicts()}
     for row in rows:
         sure = row["p_holm"] is not None and row["p_holm"] < 0.05
