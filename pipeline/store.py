@@ -156,7 +156,9 @@ def hold(directory: Path, *, command: str, clock: Callable[[], datetime] | None 
             raise BusyError(f"{directory}: {_holder(directory / '.lock')}") from None
         now = (clock or (lambda: datetime.now(UTC)))()
         stream.truncate(0)
-        stream.write(json.dumps({"pid": os.getpid(), "since": f"{now:%Y-%m-%d %H:%M:%S} UTC", "command": command}))
+        stream.write(
+            json.dumps({"pid": os.getpid(), "since": f"{now:%Y-%m-%d %H:%M:%S} UTC", "command": command})
+        )
         stream.flush()
         sweep(directory)
         try:

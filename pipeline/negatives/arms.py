@@ -84,7 +84,9 @@ def panel(config: SelectConfig, names: Iterable[str] = ()) -> list[Arm]:
         kinds = [parse(name) for name in config.strategies]
         for name, kind in zip(config.strategies, kinds, strict=True):
             if kind.fraction != 1:
-                raise ConfigError(f"select.strategies: {name!r} has a percentage; those go in select.fractions")
+                raise ConfigError(
+                    f"select.strategies: {name!r} has a percentage; those go in select.fractions"
+                )
         arms = [
             Arm(kind.strategy, fraction, kind.guard)
             for fraction in config.fractions

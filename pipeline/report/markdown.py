@@ -4,8 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.verdict import verdict
 from pipeline.layout import RunLayout
+from pipeline.verdict import verdict
 
 
 def figures(summary: pl.DataFrame, *, cutoff: int, split: str = "test") -> pl.DataFrame:
@@ -20,7 +20,16 @@ def number(value: float | None, form: str = ".4f") -> str:
 
 def table(summary: pl.DataFrame, *, cutoff: int) -> str:
     """Return the arms as a Markdown table."""
-    head = ["arm", "rows", "share", "training s", f"NDCG@{cutoff}", "difference to `all`", "p (Holm)", "to `random`"]
+    head = [
+        "arm",
+        "rows",
+        "share",
+        "training s",
+        f"NDCG@{cutoff}",
+        "difference to `all`",
+        "p (Holm)",
+        "to `random`",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     lines += [
         f"| {'**' + row['arm'] + '**' if row['recommended'] else row['arm']} | {row['rows']:,} "
