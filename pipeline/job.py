@@ -182,10 +182,11 @@ class Job:
 
     def ingest(self) -> None:
         """Step: SOURCE -> JUDGMENTS. An intact dataset whose source is gone is kept."""
+        if self._source_path is not None:
+            self._ingest()
         store.write_text(self.layout.config, to_toml(self.config))
-        if self._source_path is None:
-            return
 
+    def _ingest(self) -> None:
         def work(out: list[Path]) -> Facts:
             return ingest.run(
                 self.source, out[0], config=self.config.ingest, split=self.config.split, seed=self.config.seed,

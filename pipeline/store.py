@@ -30,6 +30,7 @@ def storage_errors(where: Path) -> Iterator[None]:
             errno.EACCES: "permission denied; choose a directory you can write with --out",
             errno.EPERM: "operation not permitted; choose a directory you can write with --out",
             errno.EROFS: "the file system is read-only; choose another directory with --out",
+            errno.ENOENT: "cannot be made here; choose another directory with --out",
             errno.ENOTDIR: "a part of this path is a file, not a directory; choose another one with --out",
         }.get(error.errno or 0, error.strerror or str(error))
         raise StorageError(f"{error.filename or where}: {what}") from error
