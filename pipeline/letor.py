@@ -156,8 +156,7 @@ def write_letor(batches: Iterable[pa.RecordBatch], path: Path, *, sparse: bool =
     try:
         with path.open("wb") as raw:
             suffix = path.suffix.lower()
-            compressed = closing(_WRITERS[suffix](raw)) if suffix in _WRITERS else nullcontext(raw)
-            with compressed as stream:
+            with closing(_WRITERS[suffix](raw)) if suffix in _WRITERS else nullcontext(raw) as stream:
                 for batch in batches:
                     step = max(1, _CELLS_PER_WRITE // batch.num_columns)
                     for start in range(0, batch.num_rows, step):
