@@ -32,6 +32,7 @@ def letor(tmp_path):
 
 
 def rows(batches: list[pa.RecordBatch]) -> list[dict]:
+    """Return the rows of all batches."""
     return [row for batch in batches for row in batch.to_pylist()]
 
 
@@ -74,7 +75,7 @@ def test_no_doc_id_column_without_comments(letor):
     ],
 )
 def test_same_rows_however_they_are_spaced(letor, text):
-    """Order of indexes, whitespace, line ends, blank lines, comments and the byte order mark change nothing."""
+    """Order of indexes, whitespace, line ends, blank lines, comments and a byte order mark change nothing."""
     for options in ({}, {"block_bytes": 1}, {"block_bytes": 1, "threads": 2}):
         assert [(r["qid"], r["label"], r["f1"], r["f2"]) for r in rows(letor(text, **options))] == [
             (5, 1, 2.0, 3.0),
