@@ -259,7 +259,7 @@ class Job:
         def work(out: list[Path]) -> Facts:
             facts = select.run(at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed)
             share = facts["shortfall"]
-            notice = f"{arm.name}: the guard or the row limit left {share:,} fewer negatives than asked for"
+            notice = f"{arm.name}: guard, skip or row limit left {share:,} fewer negatives than asked for"
             return {**facts, "notices": [notice] if share else []}
 
         self._step(

@@ -47,7 +47,8 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """
     ids = scores["row_id"].to_numpy()
     positive = pl.when(pl.col("label") > 0).then(pl.col("score"))
-    spread = pl.col("score").std(ddof=0).over(QUERY)
+    score = pl.col("score")
+    differ = score.max().over(QUERY) > score.min().over(QUERY)
     return (
         scores.with_columns(
             pl.Series("draw", draws.uniform(ids, seed=seed, stream="draw")),
@@ -66,8 +67,9 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
             pos_min=positive.min().over(QUERY),
             pos_median=positive.median().over(QUERY),
             pos_max=positive.max().over(QUERY),
-            z=pl.when(spread > 0)
-            .then((pl.col("score") - pl.col("score").mean().over(QUERY)) / spread)
+            # Rounding gives equal scores a spread above 0, so that is not the question to ask.
+            z=pl.when(differ)
+            .then((score - score.mean().over(QUERY)) / score.std(ddof=0).over(QUERY))
             .otherwise(0.0),
         )
         .with_columns(quantile=(pl.col("neg_rank") - 0.5) / pl.col("neg_count"))
