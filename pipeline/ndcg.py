@@ -1,0 +1,153 @@
+"""NDCG: the formula, alone; NumPy in, NumPy out.
+
+With documents in descending order of score, gain ``g(label)`` and cutoff ``k``::
+
+    DCG@k  = sum over positions i = 1..k of g(label_i) / log2(i + 1)
+    NDCG@k = DCG@k / DCG@k of the same documents in descending order of label
+
+Tools differ in three more choices, and each is named here:
+
+===========================  ===========  ======================  ==========================
+tool                         ``gain``     ``ties``                :func:`mean`'s ``empty``
+===========================  ===========  ======================  ==========================
+LightGBM, XGBoost ``ndcg``   exponential  order                   1.0
+XGBoost ``ndcg-``            exponential  order                   0.0
+trec_eval                    linear       by document id          0.0
+scikit-learn                 linear       average                 0.0
+===========================  ===========  ======================  ==========================
+
+A ranker that gives many documents one score looks good under ``ties="order"`` when the file lists the
+relevant documents first; ``ties="average"`` cannot be fooled that way and is the default.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ConfigError, TableError, did_you_mean
+
+Gain = Literal["exponential", "linear"]
+Ties = Literal["average", "order"]
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+def ndcg(
+    labels: npt.NDArray[np.integer[Any]],
+    scores: npt.NDArray[np.floating[Any]],
+    offsets: npt.NDArray[np.integer[Any]],
+    *,
+    cutoffs: Sequence[int] = (1, 3, 5, 10),
+    gain: Gain = "exponential",
+    ties: Ties = "average",
+) -> Floats:
+    """Return the NDCG of every query at every cutoff.
+
+    Args:
+        labels: (n,) integers from 0 (not relevant) to 255; a query's rows are contiguous.
+        scores: (n,) floats, higher is better; infinities are allowed, NaN is not.
+        offsets: (queries + 1,) integers from 0 to n; query q has rows ``offsets[q]:offsets[q + 1]``.
+        cutoffs: Ranks to stop at, each at least 1; a query may be shorter.
+        gain: ``exponential`` is 2^label - 1 (Burges et al. 2005), ``linear`` is the label itself
+            (Järvelin and Kekäläinen 2002).
+        ties: ``average`` takes the expected DCG over random orders of documents with one score (McSherry
+            and Najork 2008, "Computing information retrieval performance measures efficiently in the
+            presence of tied scores"); ``order`` keeps them as they come in.
+
+    Returns:
+        (queries, cutoffs) float64 in [0, 1]; NaN for a query without a relevant document. One thread, one
+        summation order: the same input gives the same bits.
+
+    Raises:
+        TableError: A NaN score, a label out of range, or arrays and offsets that do not fit together.
+        ConfigError: A cutoff below 1, or an unknown ``gain`` or ``ties``.
+    """
+    _check_options(cutoffs, gain, ties)
+    _check_arrays(labels, scores, offsets)
+    starts = offsets.astype(np.int64)
+    gains = (
+        np.ldexp(1.0, labels.astype(np.int32)) - 1.0 if gain == "exponential" else labels.astype(np.float64)
+    )
+    # Unsigned or narrow integers cannot be negated safely; float32 stays, so that its ties stay ties.
+    keys = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
+    reached = _dcg(gains, keys, starts, cutoffs, average=ties == "average")
+    ideal = _dcg(gains, gains, starts, cutoffs, average=True)
+    result = np.full(reached.shape, np.nan)
+    np.divide(reached, ideal, out=result, where=ideal > 0.0)
+    # Rounding may lift a perfect order one bit above 1.
+    np.minimum(result, 1.0, out=result)
+    return result
+
+
+def mean(values: Floats, *, empty: float | None) -> Floats:
+    """Average NDCG over queries, with one of the conventions for queries without a relevant document.
+
+    Args:
+        values: (queries, ...) float64 from :func:`ndcg`, NaN for a query without a relevant document.
+        empty: What such a query counts as: ``None`` leaves it out, 0.0 as trec_eval and scikit-learn do,
+            1.0 as LightGBM and XGBoost do.
+
+    Returns:
+        (...) float64; NaN where no query is left to average.
+    """
+    missing = np.isnan(values)
+    total = np.where(missing, 0.0 if empty is None else empty, values).sum(axis=0)
+    count = (~missing).sum(axis=0) if empty is None else np.full(total.shape, len(values))
+    result = np.full(total.shape, np.nan)
+    np.divide(total, count, out=result, where=count > 0)
+    return result
+
+
+def _dcg(gains: Floats, keys: Any, offsets: Indices, cutoffs: Sequence[int], *, average: bool) -> Floats:
+    """Return (queries, cutoffs) DCG of rows ordered by descending ``keys`` within each query.
+
+    A group of tied rows at ranks a..b-1 earns its mean gain times the discounts of those ranks; without
+    averaging every row is its own group.
+    """
+    queries, rows = len(offsets) - 1, len(gains)
+    query = np.repeat(np.arange(queries), np.diff(offsets))
+    order = np.lexsort((-keys, query))  # stable: ties stay in input order
+    sorted_keys = keys[order]
+    opens = np.ones(rows, dtype=bool)
+    if average:
+        opens[1:] = (sorted_keys[1:] != sorted_keys[:-1]) | (query[1:] != query[:-1])
+    first = np.flatnonzero(opens)
+    size = np.diff(first, append=rows)
+    group_gain = np.add.reduceat(gains[order], first) / size if rows else np.zeros(0)
+    owner = query[first]
+    begin = first - offsets[owner]
+    deepest = max(cutoffs)
+    discount = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2.0, deepest + 2.0)))))
+    counted = begin < deepest
+    owner, begin, size, group_gain = owner[counted], begin[counted], size[counted], group_gain[counted]
+    result = np.zeros((queries, len(cutoffs)))
+    for column, cutoff in enumerate(cutoffs):
+        share = discount[np.minimum(begin + size, cutoff)] - discount[np.minimum(begin, cutoff)]
+        result[:, column] = np.bincount(owner, weights=group_gain * share, minlength=queries)
+    return result
+
+
+def _check_options(cutoffs: Sequence[int], gain: str, ties: str) -> None:
+    if len(cutoffs) == 0 or min(cutoffs) < 1:
+        raise ConfigError(f"cutoffs: {list(cutoffs)} must name at least one rank, each 1 or more")
+    for option, value, known in (("gain", gain, get_args(Gain)), ("ties", ties, get_args(Ties))):
+        if value not in known:
+            raise ConfigError(f"{option}: there is no {value!r}.{did_you_mean(value, known)}")
+
+
+def _check_arrays(labels: npt.NDArray[Any], scores: npt.NDArray[Any], offsets: npt.NDArray[Any]) -> None:
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise TableError(f"labels {labels.shape} and scores {scores.shape}: give one of each per row")
+    if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() <= 255):
+        raise TableError(f"labels ({labels.dtype}): must be integers from 0 to 255")
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or offsets.size == 0:
+        raise TableError(f"offsets {offsets.shape} {offsets.dtype}: must be queries + 1 integers")
+    whole = offsets[0] == 0 and offsets[-1] == len(labels)
+    if not whole or np.any(offsets[1:] < offsets[:-1]):
+        raise TableError(f"offsets: must rise from 0 to the number of rows, {len(labels)}, without falling")
+    missing = np.isnan(scores)
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise TableError(f"scores: row {row} is NaN and has no rank; give every document a number")

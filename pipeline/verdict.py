@@ -1,0 +1,122 @@
+"""SUMMARY in plain language: what won, what lost, by how much, and what to keep."""
+
+from typing import Any, Final
+
+import polars as pl
+
+from pipeline.paired import ALPHA
+
+BASELINE: Final = "all"
+"""The arm that trains on every row."""
+
+COLLAPSE: Final = 0.3
+"""Relative loss of NDCG from which a significantly worse arm is called collapsed."""
+
+_NAMED: Final = 4  # arms a sentence names before it counts the rest
+
+_Row = dict[str, Any]
+
+
+def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
+    """Say in at most five sentences what the test lists show and what to keep.
+
+    An arm won or lost when its Holm-adjusted p against `all` is below 0.05.
+
+    Args:
+        summary: SUMMARY.
+        cutoff: The cutoff to speak about.
+
+    Returns:
+        The sentences; one alone when there is nothing on test to compare.
+    """
+    rows = summary.filter(pl.col("split") == "test", pl.col("cutoff") == cutoff).to_dicts()
+    base = next((row for row in rows if row["arm"] == BASELINE), None)
+    if base is None:
+        return [f"There is no test result at cutoff {cutoff}."]
+    if base["ndcg"] is None:
+        return [f"None of the {base['queries']:,} test queries has a relevant document: NDCG says nothing."]
+    others = [row for row in rows if row is not base]
+    judged = base["queries"] - base["queries_empty"]
+    start = f"Trained on everything, `{BASELINE}` reaches NDCG@{cutoff} {base['ndcg']:.3f} on {judged:,} test queries."
+    if not others:
+        return [start, "There is no other arm to compare."]
+    return [start, *_differences(others, base), *_recommendation(rows, base, cutoff)]
+
+
+def _differences(others: list[_Row], base: _Row) -> list[str]:
+    """Name the arms that differ significantly from `all`, or say that none does."""
+    won = sorted((r for r in others if _significant(r) and r["delta"] > 0), key=lambda r: -r["delta"])
+    lost = sorted((r for r in others if _significant(r) and r["delta"] < 0), key=lambda r: r["delta"])
+    if not won and not lost:
+        cheapest = min(others, key=lambda r: r["rows"])
+        return [
+            f"No arm differs significantly from `{BASELINE}`, which does not prove them equal; the cheapest "
+            f"that is not significantly worse is `{cheapest['arm']}` with {_rows(cheapest)}."
+        ]
+    better = (
+        f"Better than `{BASELINE}`: {_listed(won, base)}." if won else f"No arm is better than `{BASELINE}`."
+    )
+    worse = (
+        f"Worse than `{BASELINE}`: {_listed(lost, base)}." if lost else f"No arm is worse than `{BASELINE}`."
+    )
+    return [better, worse]
+
+
+def _recommendation(rows: list[_Row], base: _Row, cutoff: int) -> list[str]:
+    """Name the arm validation chose and what test says about it."""
+    keep = next((row for row in rows if row["recommended"]), None)
+    if keep is None:
+        return ["No recommendation: there is no validation result to decide on."]
+    if keep is base:
+        return [
+            f"Keep everything (`{BASELINE}`): on validation no smaller arm came close enough to the best."
+        ]
+    doubt = "; on test it is worse, so think twice" if _significant(keep) and keep["delta"] < 0 else ""
+    sentences = [
+        f"Keep `{keep['arm']}`, chosen on validation{doubt}: {_rows(keep)}, test NDCG@{cutoff} "
+        f"{_change(keep, base)} (95 % interval {keep['delta_low']:+z.3f} to {keep['delta_high']:+z.3f}, "
+        f"{_p(keep['p_holm'])}){_time(keep, base)}."
+    ]
+    if keep["delta_random"] is not None:
+        chance = "" if keep["p_random"] < ALPHA else ", not significant"
+        sentences.append(
+            f"Against its random control: {keep['delta_random']:+z.3f} ({_p(keep['p_random'])}{chance})."
+        )
+    return sentences
+
+
+def _significant(row: _Row) -> bool:
+    return bool(row["p_holm"] is not None and row["p_holm"] < ALPHA)
+
+
+def _listed(rows: list[_Row], base: _Row) -> str:
+    """Return the arms with their changes, the largest first."""
+    named = [f"`{row['arm']}` {_change(row, base)}{_collapsed(row, base)}" for row in rows[:_NAMED]]
+    rest = len(rows) - _NAMED
+    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _change(row: _Row, base: _Row) -> str:
+    relative = f" ({row['delta'] / base['ndcg']:+z.1%})" if base["ndcg"] > 0 else ""
+    return f"{row['delta']:+z.3f}{relative}"
+
+
+def _collapsed(row: _Row, base: _Row) -> str:
+    return " (collapsed)" if -row["delta"] > COLLAPSE * base["ndcg"] else ""
+
+
+def _rows(row: _Row) -> str:
+    return f"{row['rows']:,} rows ({row['rows_fraction']:.1%} of the training rows)"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _time(row: _Row, base: _Row) -> str:
+    """Return how training time changes, empty where it is not known."""
+    new, old = row["train_seconds"], base["train_seconds"]
+    if new is None or not old:
+        return ""
+    word = "less" if new <= old else "more"
+    return f", {abs(1 - new / old):.0%} {word} training time ({new:.1f} s against {old:.1f} s)"
