@@ -9,13 +9,14 @@ of an arm chosen before looking.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline import ndcg, paired, tables
+from pipeline import ndcg, paired, parts, tables
 from pipeline.errors import TableError, did_you_mean
 from pipeline.paired import ALPHA
 from pipeline.verdict import BASELINE, verdict
@@ -52,7 +53,7 @@ def summarise(
         TableError: A missing column or arm, or arms that were not measured on the same queries.
     """
     panel = _panel(arms)
-    parts = [
+    compared = [
         _compare(lists, panel, split=split, seed=seed, resamples=resamples)
         for split in SPLITS
         if (lists := _lists(metrics, panel, split=split)) is not None
@@ -62,10 +63,10 @@ def summarise(
     known = arms.select("arm", "rows", "rows_fraction", "negatives_fraction", "train_seconds").with_columns(
         recommended=pl.lit(None, dtype=pl.Boolean) if chosen is None else pl.col("arm") == chosen
     )
-    if not parts:
+    if not compared:
         return empty
     return (
-        pl.concat(parts)
+        pl.concat(compared)
         .join(known, on="arm", how="left", maintain_order="left")
         .select(empty.columns)
         .cast(empty.schema)
@@ -181,12 +182,12 @@ def _compare(lists: _Lists, panel: _Panel, *, split: str, seed: int, resamples: 
     """Return one split's rows of SUMMARY, without what ARMS knows."""
     judged = lists.judged
     n, shape = len(judged), lists.values.shape[1:]
+    kinds = shape[0] * shape[1]
     rival = np.arange(shape[1]) != panel.baseline
     controlled = np.arange(shape[1]) != panel.control
     to_all = judged - judged[:, :, [panel.baseline]]
     to_random = judged - judged[:, :, panel.control]
-    columns = np.concatenate([part.reshape(n, -1) for part in (judged, to_all, to_random)], axis=1)
-    kinds = shape[0] * shape[1]
+    columns = np.concatenate([part.reshape(n, kinds) for part in (judged, to_all, to_random)], axis=1)
     low, high = paired.bootstrap(
         columns[:, : 2 * kinds], seed=_seed(seed, split, "bootstrap"), resamples=resamples
     )
@@ -224,3 +225,13 @@ def _schema() -> pl.Schema:
     """Return SUMMARY's schema in Polars' types."""
     frame = pl.from_arrow(tables.SUMMARY.empty_table())
     return frame.schema if isinstance(frame, pl.DataFrame) else pl.Schema()
+
+
+def run(
+    metrics: Path, arms: pl.DataFrame, out: Path, *, seed: int, resamples: int, cutoff: int
+) -> dict[str, Any]:
+    """Read METRICS, write SUMMARY; returns the recommended arm."""
+    summary = summarise(pl.read_parquet(metrics), arms, seed=seed, resamples=resamples, cutoff=cutoff)
+    parts.write_table(out, summary, tables.SUMMARY)
+    chosen = summary.filter(pl.col("recommended"))["arm"]
+    return {"recommended": chosen[0] if len(chosen) else None}

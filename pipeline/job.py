@@ -106,6 +106,11 @@ class Job:
             raise SourceError("no dataset here; start with `ranksieve run SOURCE --out`", file=self.layout.root)
         ranker.require_device(self.config.ranker.device)
 
+    @property
+    def has_source(self) -> bool:
+        """Whether there is a source to read, or only the dataset of an earlier run."""
+        return self._source_path is not None
+
     @cached_property
     def source(self) -> Source:
         """The located source."""

@@ -6,7 +6,6 @@ outputs are the next step's inputs.
 """
 
 import json
-import resource
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,11 +41,6 @@ class Done:
 def _contents(files: Mapping[str, str] | None) -> list[str] | None:
     """Return what identifies inputs: their bytes in order of their names, wherever they now lie."""
     return None if files is None else [files[name] for name in sorted(files)]
-
-
-def _peak_memory_mb() -> int:
-    """Return this process's highest resident memory so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 class Manifest:
@@ -120,7 +114,7 @@ class Manifest:
             **asked,
             "outputs": self._hashes(outputs),
             "seconds": round(time.perf_counter() - started, 3),
-            "peak_memory_mb": facts.pop("peak_memory_mb", None) or _peak_memory_mb(),
+            "peak_memory_mb": facts.pop("peak_memory_mb", None) or store.peak_memory_mb(),
             "facts": facts,
         }
         with self._lock:

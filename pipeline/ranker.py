@@ -24,7 +24,7 @@ from typing import IO, Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline import parts
+from pipeline import parts, store
 from pipeline.config import Device, RankerConfig
 from pipeline.errors import DeviceError, StorageError, TrainingError
 from pipeline.tables import features_of
@@ -272,7 +272,6 @@ def _dataset(frame: pl.DataFrame, parameters: dict[str, Any], reference: Any = N
 
 
 def _train(job: dict[str, Any]) -> dict[str, Any]:
-    import resource
     import time
 
     import lightgbm
@@ -301,8 +300,9 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     kept = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
     Path(job["model"]).write_text(booster.model_to_string(num_iteration=kept), encoding="utf-8")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return asdict(Fit(trees=kept, rows=rows, seconds=round(seconds, 3), peak_memory_mb=peak))
+    return asdict(
+        Fit(trees=kept, rows=rows, seconds=round(seconds, 3), peak_memory_mb=store.peak_memory_mb())
+    )
 
 
 def _probe(job: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -171,3 +172,13 @@ def _holder(lock: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         who = "another process"
     return f"in use by {who}; wait for it to finish, or choose another directory with --out"
+
+
+def peak_memory_mb() -> int:
+    """Return the highest resident memory of this process so far, in MB."""
+    # ru_maxrss would count the parent's memory for a child that was just started.
+    with contextlib.suppress(OSError), Path("/proc/self/status").open(encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

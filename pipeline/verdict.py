@@ -37,7 +37,10 @@ def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
         return [f"None of the {base['queries']:,} test queries has a relevant document: NDCG says nothing."]
     others = [row for row in rows if row is not base]
     judged = base["queries"] - base["queries_empty"]
-    start = f"Trained on everything, `{BASELINE}` reaches NDCG@{cutoff} {base['ndcg']:.3f} on {judged:,} test queries."
+    start = (
+        f"Trained on everything, `{BASELINE}` reaches NDCG@{cutoff} {base['ndcg']:.3f} "
+        f"on {judged:,} test queries with a relevant document."
+    )
     if not others:
         return [start, "There is no other arm to compare."]
     return [start, *_differences(others, base), *_recommendation(rows, base, cutoff)]
@@ -54,10 +57,14 @@ def _differences(others: list[_Row], base: _Row) -> list[str]:
             f"that is not significantly worse is `{cheapest['arm']}` with {_rows(cheapest)}."
         ]
     better = (
-        f"Better than `{BASELINE}`: {_listed(won, base)}." if won else f"No arm is better than `{BASELINE}`."
+        f"Significantly better than `{BASELINE}`: {_listed(won, base)}."
+        if won
+        else f"No arm is significantly better than `{BASELINE}`."
     )
     worse = (
-        f"Worse than `{BASELINE}`: {_listed(lost, base)}." if lost else f"No arm is worse than `{BASELINE}`."
+        f"Significantly worse than `{BASELINE}`: {_listed(lost, base)}."
+        if lost
+        else f"No arm is significantly worse than `{BASELINE}`."
     )
     return [better, worse]
 
@@ -72,10 +79,11 @@ def _recommendation(rows: list[_Row], base: _Row, cutoff: int) -> list[str]:
             f"Keep everything (`{BASELINE}`): on validation no smaller arm came close enough to the best."
         ]
     doubt = "; on test it is worse, so think twice" if _significant(keep) and keep["delta"] < 0 else ""
+    interval = f"95% interval {keep['delta_low']:+z.3f} to {keep['delta_high']:+z.3f}"
+    change = _change(keep, base, interval, f"Holm-adjusted {_p(keep['p_holm'])}")
     sentences = [
-        f"Keep `{keep['arm']}`, chosen on validation{doubt}: {_rows(keep)}, test NDCG@{cutoff} "
-        f"{_change(keep, base)} (95 % interval {keep['delta_low']:+z.3f} to {keep['delta_high']:+z.3f}, "
-        f"{_p(keep['p_holm'])}){_time(keep, base)}."
+        f"Keep `{keep['arm']}`, chosen on validation{doubt}: {_rows(keep)}, "
+        f"test NDCG@{cutoff} {change}{_time(keep, base)}."
     ]
     if keep["delta_random"] is not None:
         chance = "" if keep["p_random"] < ALPHA else ", not significant"
@@ -91,18 +99,20 @@ def _significant(row: _Row) -> bool:
 
 def _listed(rows: list[_Row], base: _Row) -> str:
     """Return the arms with their changes, the largest first."""
-    named = [f"`{row['arm']}` {_change(row, base)}{_collapsed(row, base)}" for row in rows[:_NAMED]]
+    named = [f"`{row['arm']}` {_change(row, base, *_collapsed(row, base))}" for row in rows[:_NAMED]]
     rest = len(rows) - _NAMED
     return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _change(row: _Row, base: _Row) -> str:
-    relative = f" ({row['delta'] / base['ndcg']:+z.1%})" if base["ndcg"] > 0 else ""
-    return f"{row['delta']:+z.3f}{relative}"
+def _change(row: _Row, base: _Row, *notes: str) -> str:
+    """Return the difference to `all`, in brackets its share of `all` where that is not 0, and the notes."""
+    relative = [f"{row['delta'] / base['ndcg']:+z.1%}"] if base["ndcg"] > 0 else []
+    details = ", ".join([*relative, *notes])
+    return f"{row['delta']:+z.3f}" + (f" ({details})" if details else "")
 
 
-def _collapsed(row: _Row, base: _Row) -> str:
-    return " (collapsed)" if -row["delta"] > COLLAPSE * base["ndcg"] else ""
+def _collapsed(row: _Row, base: _Row) -> list[str]:
+    return ["collapsed"] if -row["delta"] > COLLAPSE * base["ndcg"] else []
 
 
 def _rows(row: _Row) -> str:

@@ -1,0 +1,196 @@
+"""The command line: parse, call, print. A user's mistake is one line on stderr and exit code 2."""
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from flows.body import Outcome, Plain, Until, body
+from pipeline.config import Config, override, parse, read_toml
+from pipeline.errors import RanksieveError, SourceError
+from pipeline.job import Job
+from pipeline.layout import RunLayout
+from pipeline.run import default_root, processors
+
+# Outside a terminal nothing says how wide the reader's screen is; the table needs this much.
+_OUT = Console(width=None if sys.stdout.isatty() else 130)
+_ERR = Console(stderr=True)
+
+DIGITS = [Path(__file__).parent / "digits", Path(__file__).parents[1] / "data" / "digits"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="ranksieve")
+def cli() -> None:
+    """Prepare learning-to-rank training data: keep the negatives that teach, and prove it with NDCG."""
+
+
+def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that every running command takes."""
+    for option in reversed(
+        [
+            click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings."),
+            click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting, such as ranker.trees=300."),
+            click.option("--arms", default="", metavar="ARM,...", help="Arms by name instead of the panel, such as top-10,mixed-20-guard75."),
+            click.option("--threads", type=click.IntRange(1), help="Threads to use; never changes a result.  [default: all processors]"),
+            click.option("--plain", is_flag=True, help="Run without Prefect; same results."),
+            click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The run's directory.  [default: runs/NAME]")
+@_settings
+def run(source: Path, out: Path | None, **options: Any) -> None:
+    """Do the whole job on SOURCE.
+
+    SOURCE is a directory with train/vali/test, with Fold1..Fold5 or with S1..S5, or one file; LETOR text
+    (plain, .gz, .bz2, .xz, .zst) or Parquet. A run that was interrupted goes on where it stopped.
+    """
+    _run(source, out or default_root(source), **options)
+
+
+@cli.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/digits"), show_default=True, help="The run's directory.")
+@_settings
+def demo(out: Path, **options: Any) -> None:
+    """Do the whole job on the handwritten digits that come with ranksieve."""
+    source = next((path for path in DIGITS if path.is_dir()), None)
+    if source is None:
+        raise SourceError("the demo's data is missing; reinstall ranksieve", file=DIGITS[0])
+    _run(source, out, **options)
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to hold dataset/ and manifest.json.")
+@_settings
+def ingest(source: Path, out: Path, **options: Any) -> None:
+    """Read SOURCE into Parquet: OUT/dataset."""
+    _run(source, out, until=Until.INGEST, **options)
+
+
+def _stage(name: str, until: Until, what: str) -> None:
+    """Add a command that brings a run up to one stage."""
+
+    @cli.command(name, help=f"{what} What is intact is not done again.")
+    @click.argument("run", type=click.Path(path_type=Path))
+    @_settings
+    def command(run: Path, **options: Any) -> None:
+        if not RunLayout(run).config.is_file():
+            raise SourceError("not a run (no config.toml); start with `ranksieve run SOURCE`", file=run)
+        options["config_file"] = options["config_file"] or RunLayout(run).config
+        _run(None, run, until=until, **options)
+
+
+_stage("score", Until.SCORE, "Bring RUN up to the scores of its training rows.")
+_stage("select", Until.SELECT, "Bring RUN up to the selections and prepared sets of its arms.")
+_stage("train", Until.TRAIN, "Bring RUN up to the retrained models of its arms.")
+_stage("evaluate", Until.EVALUATE, "Bring RUN up to NDCG and the comparison of its arms.")
+_stage("report", Until.REPORT, "Bring RUN up to its report.")
+
+
+def _run(
+    source: Path | None, root: Path, *, config_file: Path | None, settings: Sequence[str], arms: str,
+    threads: int | None, plain: bool, as_json: bool, until: Until = Until.REPORT,
+) -> None:  # fmt: skip
+    from flows.screen import Watch, show_summary
+
+    values = read_toml(config_file) if config_file else {}
+    config = parse(override(values, settings), where=str(config_file or "configuration"))
+    names = [name.strip() for name in arms.split(",") if name.strip()]
+    watch = Watch(_ERR)
+    job = Job(source, root, config=config, threads=threads or processors(), arms=names, observer=watch)
+    if config.ranker.device != "cpu":
+        _ERR.print(f"testing device {config.ranker.device} (the first time can take a minute) ...", style="dim")
+    job.check()
+    watch.of(job)
+    if plain:
+        with watch:
+            outcome = body(job, Plain(), until=until, command=_command())
+    else:
+        outcome = _through_prefect(source, root, config, names, job.all_threads, until, watch)
+    if until >= Until.EVALUATE and not as_json:
+        show_summary(_OUT, root)
+    elif as_json:
+        _print_json(root, until)
+    else:
+        _OUT.print(f"done: {root}", highlight=False)
+    _end(outcome)
+
+
+def _through_prefect(
+    source: Path | None, root: Path, config: Config, arms: list[str], threads: int, until: Until, watch: Any
+) -> Outcome:
+    from flows import server
+
+    with server.ready(_ERR):
+        from flows.prepare import prepare, watched_by
+
+        with watch, watched_by(watch):
+            return prepare(
+                source=str(source) if source else "", out=str(root), config=config, arms=arms, threads=threads,
+                until=int(until),
+            )  # fmt: skip
+
+
+def _print_json(root: Path, until: Until) -> None:
+    import polars as pl
+
+    document: dict[str, Any] = {"run": str(root)}
+    if until >= Until.EVALUATE:
+        document["summary"] = pl.read_parquet(RunLayout(root).summary).to_dicts()
+    click.echo(json.dumps(document))
+
+
+def _end(outcome: Outcome) -> None:
+    """Report arms that LightGBM failed on; the others are complete, so this is not the user's mistake."""
+    for failure in outcome.failures:
+        _ERR.print(f"ranksieve: {failure}; this arm is left out", highlight=False, soft_wrap=True, style="red")
+    if outcome.failures:
+        sys.exit(1)
+
+
+def _command() -> str:
+    return shlex.join(["ranksieve", *sys.argv[1:]])
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except RanksieveError as error:
+        click.echo(f"ranksieve: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo("ranksieve: interrupted; the same command goes on where this one stopped", err=True)
+        sys.exit(130)
+
+
+def main() -> None:
+    """Run the command line."""
+    with _one_line_errors():
+        try:
+            cli.main(standalone_mode=False)
+        except click.exceptions.Abort:
+            raise KeyboardInterrupt from None
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What a person sees: progress with counts and time left, the summary table, errors in one line."""
+
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import polars as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipeline.job import Event, Job
+from pipeline.layout import RunLayout
+from pipeline.report.markdown import figures, number
+from pipeline.verdict import verdict
+
+_QUIET_SECONDS = 15.0
+
+
+class Watch:
+    """Shows a job's progress: bars on a terminal, now and then a line in a log.
+
+    Work is counted in bytes while reading and in row-trees while training, so that the time left is that of
+    the work and not of the number of steps.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._steps = self._of_steps = 0
+        self._training: float | None = None
+        self._work = 0.0
+        self._advanced: dict[str, float] = {}
+        self._active: dict[str, None] = {}
+        self._began = self._said = time.monotonic()
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[count]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[now]}"), console=console, transient=True,
+        )  # fmt: skip
+        self._task = self._bars.add_task("reading", total=None, count="", now="")
+
+    def of(self, job: Job) -> None:
+        """Say whose steps are watched."""
+        self._job = job
+        total = sum(file.stat().st_size for file in job.source.files) if job.has_source else None
+        self._bars.update(self._task, total=total)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event; called from the threads that run steps."""
+        with self._lock:
+            if event.state == "start":
+                self._active[event.step] = None
+            elif event.state == "advance":
+                self._advance(event.step, event.done)
+            else:
+                self._active.pop(event.step, None)
+                self._finish(event)
+            self._show()
+
+    def _advance(self, step: str, work: float) -> None:
+        self._advanced[step] = self._advanced.get(step, 0.0) + work
+        self._work += work
+
+    def _finish(self, event: Event) -> None:
+        if event.step == "ingest" and self._job is not None:
+            self._training, self._work = self._job.training_work(), 0.0
+            self._of_steps = len(self._job.initial()) + len(self._job.every_arm())
+            self._bars.reset(self._task, total=self._training, description="training")
+        elif event.done:
+            self._steps += 1
+            self._work += event.done - self._advanced.get(event.step, 0.0)
+
+    def _show(self) -> None:
+        now = ", ".join(list(self._active)[:2])
+        count = f"{self._steps}/{self._of_steps} rankers" if self._of_steps else ""
+        self._bars.update(self._task, completed=self._work, count=count, now=now)
+        if not self._console.is_terminal and time.monotonic() - self._said > _QUIET_SECONDS:
+            self._said = time.monotonic()
+            share = f"{min(self._work / self._training, 1):.0%}, " if self._training else ""
+            spent = self._said - self._began
+            self._console.print(f"{spent:6.0f} s  {share}{count or 'reading'}  {now}", highlight=False)
+
+
+def summary_table(root: Path) -> tuple[Table, list[str]]:
+    """Return a run's summary table and what it says in plain words."""
+    summary = pl.read_parquet(RunLayout(root).summary)
+    cutoffs = summary["cutoff"].unique().sort().to_list()
+    cutoff = cutoffs[-1]
+    rows = figures(summary, cutoff=cutoff).to_dicts()
+    title = f"NDCG on the {rows[0]['queries']:,} test queries" if rows else "no test lists"
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    for head in ("rows", "share", "train s", *(f"@{k}" for k in cutoffs), "vs all", "p Holm", "vs random"):
+        table.add_column(head, justify="right", no_wrap=True)
+    at = {(r["arm"], r["cutoff"]): r["ndcg"] for r in summary.filter(pl.col("split") == "test").to_dicts()}
+    for row in rows:
+        sure = row["p_holm"] is not None and row["p_holm"] < 0.05
+        style = "bold" if row["recommended"] else ("red" if sure and row["delta"] < 0 else "")
+        table.add_row(
+            ("* " if row["recommended"] else "  ") + row["arm"], f"{row['rows']:,}", f"{row['rows_fraction']:.1%}",
+            number(row["train_seconds"], ".1f"), *(number(at[row["arm"], k]) for k in cutoffs),
+            number(row["delta"], "+.4f"), number(row["p_holm"], ".3f"), number(row["delta_random"], "+.4f"),
+            style=style,
+        )  # fmt: skip
+    return table, verdict(summary, cutoff=cutoff)
+
+
+def show_summary(console: Console, root: Path) -> None:
+    """Print a run's table, its verdict and where its files are."""
+    table, sentences = summary_table(root)
+    console.print()
+    console.print(table)
+    console.print("  * recommended, chosen on the validation lists\n", style="dim")
+    for sentence in sentences:
+        console.print(sentence.replace("`", ""), highlight=False)
+    console.print()
+    layout = RunLayout(root)
+    for what, path in (
+        ("prepared sets", "prepared/<arm>/"), ("selections", "selection/<arm>.parquet"), ("models", "models/<arm>.txt"),
+        ("summary", layout.summary.name), ("what was done", layout.manifest.name), ("report", layout.report.name),
+    ):  # fmt: skip
+        console.print(f"  {what:14} {root / path}", highlight=False, soft_wrap=True)
