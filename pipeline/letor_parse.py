@@ -257,6 +257,6 @@ def _kernel_error(status: int, data: bytes, at: int) -> _BadTokenError:
         kernel.INDEX_ZERO: f"feature index 0 in {shown}; indexes count from 1, so add 1 to all of them",
         kernel.INDEX_TOO_LARGE: f"feature index {index} is above {MAX_INDEX}; "
         "renumber the features without gaps",
-        kernel.INDEX_REPEATED: f"feature {index} is repeated as {shown}; keep one of the two",
+        kernel.INDEX_REPEATED: f"feature index {index} is repeated as {shown}; keep one of the two",
     }[status]
     return _BadTokenError(what, at)

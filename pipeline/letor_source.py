@@ -65,10 +65,12 @@ def read_blocks(path: Path, *, block_bytes: int) -> Generator[Block, None, None]
         SourceError: The file is missing, a directory, unreadable, binary, damaged in its compression, or
             has a line longer than 64 MiB. Whole lines before the damage are yielded first.
     """
-    line = 1
+    line, suffix = 1, path.suffix.lower()
     with _open(path) as raw:
+        # Named here, since a stream that is collected closes `raw`, which is asked for its position below.
+        stream: Any = _OPENERS[suffix](raw) if suffix in _OPENERS else raw
         try:
-            for data in _whole_lines(_text(_chunks(path, raw), path), block_bytes):
+            for data in _whole_lines(_text(_chunks(stream, suffix), path), block_bytes):
                 lines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n")))
                 yield Block(data, line, lines, raw.tell())
                 line += lines
@@ -92,11 +94,9 @@ def _open(path: Path) -> IO[bytes]:
         ) from error
 
 
-def _chunks(path: Path, raw: IO[bytes]) -> Iterator[bytes]:
+def _chunks(stream: Any, suffix: str) -> Iterator[bytes]:
     """Yield decompressed bytes; all that comes out before a damage is yielded before the error."""
-    suffix = path.suffix.lower()
     try:
-        stream: Any = _OPENERS[suffix](raw) if suffix in _OPENERS else raw
         while chunk := stream.read1(_CHUNK_BYTES):
             yield chunk
     except _DAMAGED as error:

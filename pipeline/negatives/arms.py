@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 from pipeline.config import SelectConfig
@@ -50,26 +51,39 @@ class Arm:
 
 
 def _percent(share: float) -> str:
-    return f"{round(share * 100, 6):g}"
+    """Write a share as a percentage that reads back as the same float, so that no two arms share a file."""
+    digits = f"{Decimal(repr(share)).scaleb(2):f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
+
+
+def _share(percent: str | None) -> float | None:
+    return None if percent is None else float(Decimal(percent).scaleb(-2))
 
 
 def parse(name: str) -> Arm:
     """Read an arm's name; a strategy without a fraction gets 1.
 
     Raises:
-        ConfigError: No such strategy, or a fraction or guard out of range.
+        ConfigError: No such strategy, a fraction or guard out of range, or a fraction of `all`.
     """
     match = _SPECIFICATION.fullmatch(name)
     strategy = match["strategy"] if match else name
+    if match is None and any(name.startswith(f"{known}-") for known in STRATEGIES):
+        raise ConfigError(
+            f"arm {name!r}: write STRATEGY-PERCENT or STRATEGY-PERCENT-guardPERCENTILE, like mixed-20-guard75"
+        )
     if match is None or strategy not in STRATEGIES:
         raise ConfigError(f"no strategy {strategy!r}.{did_you_mean(strategy, STRATEGIES)}")
-    fraction = float(match["percent"]) / 100 if match["percent"] else 1.0
-    guard = float(match["guard"]) / 100 if match["guard"] else None
-    if not 0 < fraction <= 1:
+    fraction, guard = _share(match["percent"]), _share(match["guard"])
+    if fraction is not None and not 0 < fraction <= 1:
         raise ConfigError(f"arm {name!r}: the percentage of negatives must be above 0 and at most 100")
     if guard is not None and guard > 1:
         raise ConfigError(f"arm {name!r}: the guard's percentile must be at most 100")
-    return Arm(strategy, fraction, guard)
+    if strategy == BASELINE and fraction not in (None, 1):
+        raise ConfigError(
+            f"arm {name!r}: {BASELINE!r} keeps every negative; did you mean {CONTROL}-{match['percent']}?"
+        )
+    return Arm(strategy, 1.0 if fraction is None else fraction, guard)
 
 
 def panel(config: SelectConfig, names: Iterable[str] = ()) -> list[Arm]:
@@ -80,21 +94,23 @@ def panel(config: SelectConfig, names: Iterable[str] = ()) -> list[Arm]:
         names: Arms by name instead; the baseline and each arm's control join them.
     """
     arms = [parse(name) for name in names]
+    fractions = {arm.fraction for arm in arms if arm.strategy != BASELINE}
     if not arms:
         kinds = [parse(name) for name in config.strategies]
         for name, kind in zip(config.strategies, kinds, strict=True):
             if kind.fraction != 1:
-                raise ConfigError(f"select.strategies: {name!r} has a percentage; those go in select.fractions")
+                raise ConfigError(
+                    f"select.strategies: {name!r} has a percentage; those go in select.fractions"
+                )
+        fractions = set(config.fractions)
         arms = [
-            Arm(kind.strategy, fraction, kind.guard)
+            kind if kind.strategy == BASELINE else Arm(kind.strategy, fraction, kind.guard)
             for fraction in config.fractions
             for kind in kinds
-            if kind.strategy != BASELINE
         ]
-    fractions = sorted({arm.fraction for arm in arms if arm.strategy != BASELINE})
     wanted = [Arm(BASELINE)]
-    for fraction in fractions:
+    for fraction in sorted(fractions):
         wanted.append(Arm(CONTROL, fraction))
-        wanted += [arm for arm in arms if arm.fraction == fraction]
+        wanted += [arm for arm in arms if arm.fraction == fraction and arm.strategy != BASELINE]
     wanted += [arm for arm in arms if arm.strategy == BASELINE]
     return list(dict.fromkeys(wanted))

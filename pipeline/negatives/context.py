@@ -47,7 +47,8 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """
     ids = scores["row_id"].to_numpy()
     positive = pl.when(pl.col("label") > 0).then(pl.col("score"))
-    spread = pl.col("score").std(ddof=0).over(QUERY)
+    score = pl.col("score")
+    differ = score.max().over(QUERY) > score.min().over(QUERY)
     return (
         scores.with_columns(
             pl.Series("draw", draws.uniform(ids, seed=seed, stream="draw")),
@@ -58,13 +59,18 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
         # Sorting once makes every rank below a running count.
         .sort(QUERY, "score", "tie", descending=[False, True, False])
         .with_columns(
-            neg_rank=pl.when("negative").then(pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over(_NEGATIVES)),
+            neg_rank=pl.when("negative").then(
+                pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over(_NEGATIVES)
+            ),
             neg_count=pl.col("negative").sum().over(QUERY).cast(pl.UInt32),
             pos_count=(~pl.col("negative")).sum().over(QUERY).cast(pl.UInt32),
             pos_min=positive.min().over(QUERY),
             pos_median=positive.median().over(QUERY),
             pos_max=positive.max().over(QUERY),
-            z=pl.when(spread > 0).then((pl.col("score") - pl.col("score").mean().over(QUERY)) / spread).otherwise(0.0),
+            # Rounding gives equal scores a spread above 0, so that is not the question to ask.
+            z=pl.when(differ)
+            .then((score - score.mean().over(QUERY)) / score.std(ddof=0).over(QUERY))
+            .otherwise(0.0),
         )
         .with_columns(quantile=(pl.col("neg_rank") - 0.5) / pl.col("neg_count"))
         .sort("place")
@@ -78,6 +84,7 @@ def with_candidates(context: pl.DataFrame, aside: pl.Expr) -> pl.DataFrame:
         context.with_columns(candidate=pl.col("negative") & ~aside)
         .with_columns(rank=pl.col("neg_rank").rank("ordinal").over(_CANDIDATES).cast(pl.UInt32))
         .with_columns(
-            rank=pl.when("candidate").then("rank"), count=pl.col("candidate").sum().over(QUERY).cast(pl.UInt32)
+            rank=pl.when("candidate").then("rank"),
+            count=pl.col("candidate").sum().over(QUERY).cast(pl.UInt32),
         )
     )

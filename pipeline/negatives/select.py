@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline import parts, tables
+from pipeline import draws, parts, tables
 from pipeline.config import SelectConfig
 from pipeline.errors import SourceError
 from pipeline.negatives import context, guards
@@ -18,7 +18,7 @@ def select(scores: pl.DataFrame, arm: Arm, *, config: SelectConfig, seed: int) -
     """Decide for every training row whether ``arm`` keeps it, with what weight, and why.
 
     Positives are always kept. A query that would still have more rows than LightGBM takes loses negatives at
-    random until it fits (reason ``over limit``).
+    random, each with the same chance, until it fits (reason ``over limit``); the others keep their weights.
 
     Args:
         scores: SCORES, any row order.
@@ -43,17 +43,22 @@ def select(scores: pl.DataFrame, arm: Arm, *, config: SelectConfig, seed: int) -
     weight = pl.when("candidate").then(choice.weight).otherwise(1.0)
     rows = rows.with_columns(kept=kept, weight=weight, reason=reason)
     rows = rows.with_columns(weight=pl.when("kept").then("weight").otherwise(0.0).cast(pl.Float32))
-    return _within_limit(rows).select(
+    return _within_limit(rows, seed=seed).select(
         "row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason"
     )
 
 
-def _within_limit(rows: pl.DataFrame) -> pl.DataFrame:
+def _within_limit(rows: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """Drop kept negatives at random where a query has more rows than LightGBM takes."""
+    longest = rows.filter("kept").group_by("qid").len()["len"].max()
+    if not isinstance(longest, int) or longest <= MAX_QUERY_ROWS:
+        return rows
     room = MAX_QUERY_ROWS - pl.col("pos_count").cast(pl.Int64)
-    lot = pl.col("draw").rank("ordinal").over("qid", "kept", "negative")
-    over = pl.col("kept") & pl.col("negative") & (lot > room)
-    return rows.with_columns(over=over).with_columns(
+    # A draw of its own: those a strategy drew are the lowest in ``draw``, and would all stay.
+    lots = pl.Series("lot", draws.uniform(rows["row_id"].to_numpy(), seed=seed, stream="limit"))
+    place = pl.col("lot").rank("ordinal").over("qid", "kept", "negative")
+    rows = rows.with_columns(lots).with_columns(over=pl.col("kept") & pl.col("negative") & (place > room))
+    return rows.with_columns(
         kept=pl.col("kept") & ~pl.col("over"),
         weight=pl.when("over").then(pl.lit(0.0, dtype=pl.Float32)).otherwise("weight"),
         reason=pl.when("over").then(pl.lit("over limit")).otherwise("reason"),
@@ -61,7 +66,7 @@ def _within_limit(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def shortfall(selection: pl.DataFrame, fraction: float) -> int:
-    """Count the negatives that the fraction asks for and a guard or the limit left no room for."""
+    """Count the negatives that the fraction asks for and a guard, a skip or the limit left no room for."""
     per_query = (
         selection.filter(pl.col("label") == 0)
         .group_by("qid")

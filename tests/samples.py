@@ -1,0 +1,68 @@
+"""Small tables that several test modules build their examples from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from pipeline import parts, tables
+
+NOISE_FEATURES = 3
+
+
+def scores_of(*queries: tuple[Any, Sequence[int], Sequence[float]], first_row: int = 0) -> pl.DataFrame:
+    """Return SCORES of ``(qid, labels, scores)`` per query, row ids counting up from ``first_row``."""
+    frames = [
+        pl.DataFrame(
+            {
+                "qid": [qid] * len(labels),
+                "label": pl.Series(labels, dtype=pl.UInt8),
+                "score": pl.Series(scores, dtype=pl.Float64),
+            }
+        )
+        for qid, labels, scores in queries
+    ]
+    frame = pl.concat(frames)
+    return frame.select(
+        pl.int_range(first_row, first_row + pl.len()).alias("row_id"),
+        "qid",
+        "label",
+        "score",
+        pl.lit(0, pl.Int16).alias("fold"),
+    )
+
+
+def judgments(queries: int = 40, rows: int = 12, *, seed: int = 0, first_qid: int = 1) -> pl.DataFrame:
+    """Return JUDGMENTS in which ``f1`` tells the label well and the other features tell nothing."""
+    rng = np.random.default_rng(seed)
+    n = queries * rows
+    label = (rng.random(n) < 0.25).astype(np.uint8) * rng.integers(1, 4, n).astype(np.uint8)
+    noise = rng.normal(size=(n, NOISE_FEATURES)).astype(np.float32)
+    return pl.DataFrame(
+        {
+            "row_id": np.arange(n, dtype=np.int64),
+            "qid": first_qid + np.repeat(np.arange(queries), rows),
+            "label": label,
+            "f1": (label + rng.normal(scale=0.5, size=n)).astype(np.float32),
+            **{f"f{i + 2}": noise[:, i] for i in range(NOISE_FEATURES)},
+        }
+    )
+
+
+def schema_for(frame: pl.DataFrame) -> pa.Schema:
+    """Return the JUDGMENTS or PREPARED schema that fits the columns of ``frame``."""
+    kind = tables.prepared if "weight" in frame.columns else tables.judgments
+    qid = pa.string() if frame["qid"].dtype == pl.String else pa.int64()
+    return kind(len(tables.features_of(frame.columns)), qid=qid, doc_id="doc_id" in frame.columns)
+
+
+def write_part(path: Path, frame: pl.DataFrame) -> Path:
+    """Write ``frame`` as one part, as the stages do; returns ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = schema_for(frame)
+    with parts.PartWriter(path, schema) as writer:
+        writer.write(parts.conform(frame.to_arrow(), schema))
+    return path
