@@ -15,7 +15,7 @@ _ROW: Final = 23.0
 _TOP: Final = 46.0
 _LETTER: Final = 7.2
 _LONGEST: Final = 34
-_FAR: Final = 4.0  # an arm this many times the median arm's distance from zero does not set the scale
+_FAR: Final = 5.0  # an arm this many times the median arm's distance from zero does not set the scale
 
 
 def chart(rows: Sequence[Row], *, cutoff: int) -> str:
