@@ -247,9 +247,16 @@ def _open_model(path: Path) -> Any:
     import lightgbm
 
     try:
-        return lightgbm.Booster(model_file=str(path))
-    except lightgbm.basic.LightGBMError as error:
-        raise StorageError(f"{path}: not a LightGBM model ({error}); delete it and run again") from None
+        text = path.read_text(encoding="utf-8")
+        # LightGBM takes a model that is cut short, and predicts 0 with it or reads beyond its end.
+        if text.startswith("tree\n") and "\nend of parameters\n" in text:
+            return lightgbm.Booster(model_str=text)
+        reason = "it is empty, cut short or something else"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, lightgbm.basic.LightGBMError) as error:
+        reason = str(error).splitlines()[0]
+    raise StorageError(f"{path}: not a LightGBM model ({reason}); delete it and run again")
 
 
 # ---- The child process ------------------------------------------------------------------------------------

@@ -306,12 +306,23 @@ def test_a_query_without_a_model_is_refused(tmp_path, fold):
         ranker.predict([tmp_path / "0.txt"], [part], folds, threads=1)
 
 
-@pytest.mark.parametrize("text", [None, "", "tree\nnonsense"])
-def test_a_damaged_model_is_a_storage_error(tmp_path, text):
-    """A model that is missing, empty or not LightGBM's is named, with what to do."""
+@pytest.mark.parametrize("damage", ["missing", "empty", "header", "trees", "parameters", "noise", "nonsense"])
+def test_a_damaged_model_is_a_storage_error(tmp_path, damage):
+    """A model that is missing, cut short or not LightGBM's is named, with what to do."""
     part = write_part(tmp_path / "part.parquet", judgments(2, 20))
-    if text is not None:
-        (tmp_path / "model.txt").write_text(text)
+    model_of(tmp_path / "model.txt", judgments(2, 20))
+    whole = (tmp_path / "model.txt").read_bytes()
+    (tmp_path / "model.txt").unlink()
+    content = {
+        "empty": b"",
+        "header": whole[:200],
+        "trees": whole[: whole.index(b"end of trees")],
+        "parameters": whole[: whole.index(b"end of parameters")],
+        "noise": b"\xff\xfe\x00",
+        "nonsense": b"tree\nversion=v4\nend of parameters\n",
+    }
+    if damage != "missing":
+        (tmp_path / "model.txt").write_bytes(content[damage])
     with pytest.raises(
         StorageError, match=r"model.txt: not a LightGBM model .*delete it and run again"
     ) as caught:
