@@ -23,6 +23,7 @@ from pipeline.run import default_root, processors
 _OUT = Console(width=None if sys.stdout.isatty() else 130)
 _ERR = Console(stderr=True)
 
+_PATH = click.Path(path_type=Path)
 DIGITS = [Path(__file__).parent / "digits", Path(__file__).parents[1] / "data" / "digits"]
 
 
@@ -34,23 +35,37 @@ def cli() -> None:
 
 def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that every running command takes."""
-    for option in reversed(
-        [
-            click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings."),
-            click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting, such as ranker.trees=300."),
-            click.option("--arms", default="", metavar="ARM,...", help="Arms by name instead of the panel, such as top-10,mixed-20-guard75."),
-            click.option("--threads", type=click.IntRange(1), help="Threads to use; never changes a result.  [default: all processors]"),
-            click.option("--plain", is_flag=True, help="Run without Prefect; same results."),
-            click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
-        ]
-    ):  # fmt: skip
+    options = [
+        click.option("--config", "config_file", type=_PATH, help="TOML file with settings."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="One setting, such as ranker.trees=300.",
+        ),
+        click.option(
+            "--arms",
+            default="",
+            metavar="ARM,...",
+            help="Arms by name instead of the panel, such as top-10,mixed-20.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            help="Threads in all; never changes a result.  [default: all]",
+        ),
+        click.option("--plain", is_flag=True, help="Run without Prefect; same results."),
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+    ]
+    for option in reversed(options):
         command = option(command)
     return command
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The run's directory.  [default: runs/NAME]")
+@click.argument("source", type=_PATH)
+@click.option("--out", type=_PATH, help="The run's directory.  [default: runs/NAME]")
 @_settings
 def run(source: Path, out: Path | None, **options: Any) -> None:
     """Do the whole job on SOURCE.
@@ -62,7 +77,13 @@ def run(source: Path, out: Path | None, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/digits"), show_default=True, help="The run's directory.")
+@click.option(
+    "--out",
+    type=_PATH,
+    default=Path("runs/digits"),
+    show_default=True,
+    help="The run's directory.",
+)
 @_settings
 def demo(out: Path, **options: Any) -> None:
     """Do the whole job on the handwritten digits that come with ranksieve."""
@@ -73,8 +94,13 @@ def demo(out: Path, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to hold dataset/ and manifest.json.")
+@click.argument("source", type=_PATH)
+@click.option(
+    "--out",
+    type=_PATH,
+    required=True,
+    help="Directory to hold dataset/ and manifest.json.",
+)
 @_settings
 def ingest(source: Path, out: Path, **options: Any) -> None:
     """Read SOURCE into Parquet: OUT/dataset."""
@@ -85,7 +111,7 @@ def _stage(name: str, until: Until, what: str) -> None:
     """Add a command that brings a run up to one stage."""
 
     @cli.command(name, help=f"{what} What is intact is not done again.")
-    @click.argument("run", type=click.Path(path_type=Path))
+    @click.argument("run", type=_PATH)
     @_settings
     def command(run: Path, **options: Any) -> None:
         if not RunLayout(run).config.is_file():
@@ -101,6 +127,41 @@ _stage("evaluate", Until.EVALUATE, "Bring RUN up to NDCG and the comparison of i
 _stage("report", Until.REPORT, "Bring RUN up to its report.")
 
 
+@cli.command()
+@click.argument("source", type=_PATH)
+@click.option("--cron", required=True, help='When to run, such as "0 2 * * *".')
+@click.option("--out", type=_PATH, help="The run's directory.  [default: runs/NAME]")
+@click.option("--config", "config_file", type=_PATH, help="TOML file with settings.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting.")
+@click.option("--arms", default="", metavar="ARM,...", help="Arms by name instead of the panel.")
+@click.option("--threads", type=click.IntRange(1), help="Threads in all.  [default: all]")
+def serve(
+    source: Path, cron: str, out: Path | None, config_file: Path | None, settings: Sequence[str], arms: str,
+    threads: int | None,
+) -> None:  # fmt: skip
+    """Run the job on SOURCE on a schedule, with a Prefect server, until stopped.
+
+    Needs a running server (`prefect server start`), named by PREFECT_API_URL. A run whose inputs have not
+    changed does nothing.
+    """
+    from flows import server
+
+    config = parse(override(read_toml(config_file) if config_file else {}, settings))
+    names = _names(arms)
+    Job(source, out or default_root(source), config=config, arms=names).check()
+    server.serve(
+        cron=cron,
+        parameters={
+            "source": str(source.resolve()), "out": str((out or default_root(source)).resolve()),
+            "config": config.model_dump(mode="json"), "arms": names, "threads": threads,
+        },
+    )  # fmt: skip
+
+
+def _names(arms: str) -> list[str]:
+    return [name.strip() for name in arms.split(",") if name.strip()]
+
+
 def _run(
     source: Path | None, root: Path, *, config_file: Path | None, settings: Sequence[str], arms: str,
     threads: int | None, plain: bool, as_json: bool, until: Until = Until.REPORT,
@@ -109,11 +170,13 @@ def _run(
 
     values = read_toml(config_file) if config_file else {}
     config = parse(override(values, settings), where=str(config_file or "configuration"))
-    names = [name.strip() for name in arms.split(",") if name.strip()]
+    names = _names(arms)
     watch = Watch(_ERR)
     job = Job(source, root, config=config, threads=threads or processors(), arms=names, observer=watch)
     if config.ranker.device != "cpu":
-        _ERR.print(f"testing device {config.ranker.device} (the first time can take a minute) ...", style="dim")
+        _ERR.print(
+            f"testing device {config.ranker.device} (the first time can take a minute) ...", style="dim"
+        )
     job.check()
     watch.of(job)
     if plain:
@@ -157,7 +220,9 @@ def _print_json(root: Path, until: Until) -> None:
 def _end(outcome: Outcome) -> None:
     """Report arms that LightGBM failed on; the others are complete, so this is not the user's mistake."""
     for failure in outcome.failures:
-        _ERR.print(f"ranksieve: {failure}; this arm is left out", highlight=False, soft_wrap=True, style="red")
+        _ERR.print(
+            f"ranksieve: {failure}; this arm is left out", highlight=False, soft_wrap=True, style="red"
+        )
     if outcome.failures:
         sys.exit(1)
 

@@ -5,8 +5,11 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+
+from pipeline.errors import ConfigError
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -33,18 +36,46 @@ def ready(console: Console) -> Iterator[None]:
 
     url = PREFECT_API_URL.value()
     if url and not _answers(url):
-        console.print(f"the Prefect server at {url} does not answer; using a temporary one", style="yellow", highlight=False)
+        console.print(
+            f"the Prefect server at {url} does not answer; using a temporary one",
+            style="yellow",
+            highlight=False,
+        )
         url = None
     with contextlib.ExitStack() as stack:
         if not url:
             stack.enter_context(
                 temporary_settings(
-                    {}, restore_defaults={PREFECT_API_URL},
+                    {},
+                    restore_defaults={PREFECT_API_URL},
                 )
             )
             with console.status("starting a temporary Prefect server (--plain runs without one) ..."):
                 _start(Path(PREFECT_HOME.value()))
         yield
+
+
+def serve(*, cron: str, parameters: dict[str, Any]) -> None:
+    """Serve the flow on a schedule until stopped.
+
+    Raises:
+        ConfigError: No server is configured or it does not answer, or the schedule is not a cron line.
+    """
+    quiet()
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url or not _answers(url):
+        raise ConfigError(
+            f"a schedule needs a Prefect server, and {url or 'none is configured'}{' does not answer' if url else ''};"
+            " start one with `prefect server start` and set PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    from flows.prepare import prepare
+
+    try:
+        prepare.serve(name="ranksieve", cron=cron, parameters=parameters, print_starting_message=True)
+    except ValueError as error:
+        raise ConfigError(f"--cron {cron!r}: {str(error).splitlines()[0]}") from None
 
 
 def _answers(url: str) -> bool:

@@ -13,7 +13,10 @@ from pipeline.job import Job
 
 
 def _task(step: Any, name: str) -> "Task[..., Any]":
-    return task(step, name=name, cache_policy=NO_CACHE, persist_result=False, task_run_name=_run_name)
+    made: Task[..., Any] = task(
+        name=name, cache_policy=NO_CACHE, persist_result=False, task_run_name=_run_name
+    )(step)
+    return made
 
 
 def _run_name() -> str:

@@ -58,7 +58,9 @@ def run(
         )
     metrics = pl.concat(frames)
     parts.write_table(out, metrics, tables.metrics(qid=qid))
-    return {"queries": {split: int(frame["qid"].n_unique()) for split, frame in zip(splits, frames, strict=True)}}
+    return {
+        "queries": {split: int(frame["qid"].n_unique()) for split, frame in zip(splits, frames, strict=True)}
+    }
 
 
 def together(files: Sequence[Path], out: Path) -> dict[str, Any]:

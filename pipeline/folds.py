@@ -23,8 +23,9 @@ class Fold:
 
 
 def rotation() -> list[Fold]:
-    """Return LETOR's five folds over partitions S1..S5: fold i trains on three, validates on the fourth,
-    tests on the fifth, rotating (Qin et al., LETOR, 2010).
+    """Return LETOR's five folds over partitions S1..S5, rotating (Qin et al., LETOR, 2010).
+
+    Fold i trains on three, validates on the fourth and tests on the fifth.
     """
     folds = []
     for i in range(5):
@@ -37,7 +38,9 @@ def of_splits(splits: Sequence[str]) -> list[Fold]:
     """Return the folds that a dataset's split names describe."""
     if set(PARTITIONS) <= set(splits):
         return rotation()
-    numbers = sorted({int(name.split("/")[0].removeprefix("Fold")) for name in splits if name.startswith("Fold")})
+    numbers = sorted(
+        {int(name.split("/")[0].removeprefix("Fold")) for name in splits if name.startswith("Fold")}
+    )
     if numbers:
         return [Fold(n, (f"Fold{n}/train",), (f"Fold{n}/vali",), (f"Fold{n}/test",)) for n in numbers]
     return [Fold(1, ("train",), ("vali",), ("test",))]
@@ -77,7 +80,8 @@ def split_queries(queries: int, shares: dict[str, float], *, seed: int, where: A
     sizes = [max(1, round(share * queries)) for share in shares.values()]
     if sum(sizes) >= queries:
         raise SourceError(
-            f"{queries} queries are too few to hold out {' and '.join(shares)}; give separate files", file=where
+            f"{queries} queries are too few to hold out {' and '.join(shares)}; give separate files",
+            file=where,
         )
     order = np.random.default_rng(seed).permutation(queries)
     group = np.zeros(queries, dtype=np.int16)

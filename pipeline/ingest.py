@@ -109,7 +109,7 @@ def describe(files: list[Path]) -> dict[str, int]:
         "rows": keys.height,
         "queries": queries.height,
         "negatives": int((keys["label"] == 0).sum()),
-        "longest": int(queries["rows"].max() or 0),  # type: ignore[call-overload]
+        "longest": int(queries.select(pl.col("rows").max()).item() or 0),
         "queries_without_positive": int((queries["label"] == 0).sum()),
     }
 
@@ -155,13 +155,19 @@ def _checked(batch: pa.RecordBatch, file: Path, row: int, config: IngestConfig) 
     if not (pa.types.is_integer(label.type) or pa.types.is_floating(label.type)):
         raise SourceError(f"column 'label' is {label.type}; it must be a number", file=file)
     as_float = label.cast(pa.float64()).fill_null(-1.0)
-    bad = pc.or_(pc.or_(pc.less(as_float, 0), pc.greater(as_float, MAX_LABEL)), pc.not_equal(pc.floor(as_float), as_float))
+    bad = pc.or_(
+        pc.or_(pc.less(as_float, 0), pc.greater(as_float, MAX_LABEL)),
+        pc.not_equal(pc.floor(as_float), as_float),
+    )
     if pc.any(bad).as_py():
         raise wrong("label", bad, f"is not an integer from 0 to {MAX_LABEL}")
     qid = batch.column("qid")
     if qid.null_count:
         raise wrong("qid", qid.is_null(), "is missing; every row needs a query id")
-    columns = {"qid": qid.cast(QID_INT if pa.types.is_integer(qid.type) else QID_TEXT), "label": as_float.cast(pa.uint8())}
+    columns = {
+        "qid": qid.cast(QID_INT if pa.types.is_integer(qid.type) else QID_TEXT),
+        "label": as_float.cast(pa.uint8()),
+    }
     fill = np.float32(0.0 if config.missing == "zero" else np.nan)
     for name in batch.schema.names[2:]:
         values = batch.column(name)
@@ -221,10 +227,16 @@ def _finish(
 ) -> list[str]:
     """Turn a staged split into its final parts; returns notices for the user."""
     qids = pl.concat(
-        [pl.Series(parts.conform(t, pa.schema([schema.field("qid")]))["qid"]) for t in parts.row_groups(stage.files, columns=["qid"])]
+        [
+            pl.Series(parts.conform(t, pa.schema([schema.field("qid")]))["qid"])
+            for t in parts.row_groups(stage.files, columns=["qid"])
+        ]
     )
     queries = (
-        qids.to_frame("qid").group_by("qid", maintain_order=True).agg(pl.len().alias("rows")).with_row_index("rank")
+        qids.to_frame("qid")
+        .group_by("qid", maintain_order=True)
+        .agg(pl.len().alias("rows"))
+        .with_row_index("rank")
     )
     scattered = int((qids != qids.shift()).fill_null(True).sum()) > queries.height
     names = [stage.source.name, *stage.source.hold_out]
@@ -264,7 +276,8 @@ def _regroup(
     """Bring each query's rows together, in the order of ``queries`` (split, then first appearance)."""
     bytes_before = pl.col("rows").cum_sum() * (4 * len(features_of(schema.names)) + 32)
     queries = queries.with_columns(
-        bucket=(bytes_before // _BUCKET_BYTES).rle_id() if queries.height else pl.lit(0), order=pl.int_range(pl.len())
+        bucket=(bytes_before // _BUCKET_BYTES).rle_id() if queries.height else pl.lit(0),
+        order=pl.int_range(pl.len()),
     ).select("qid", "split", "bucket", "order")
     buckets = _scatter(stage, queries, schema, config)
     writers = {}
@@ -277,7 +290,7 @@ def _regroup(
             ordered = rows.join(queries, on="qid", how="left").sort("order", "row_id")
             for (number,), chunk in ordered.group_by(["split"], maintain_order=True):
                 table = chunk.drop("split", "bucket", "order").to_arrow()
-                writers[int(number)].write(parts.conform(table, schema))  # type: ignore[call-overload]
+                writers[int(number)].write(parts.conform(table, schema))
     finally:
         for writer in writers.values():
             writer.__exit__(None, None, None)
@@ -287,7 +300,9 @@ def _conformed(table: pa.Table, schema: pa.Schema, config: IngestConfig) -> pl.D
     return pl.DataFrame(parts.conform(table, schema, fill=_fill(config)))
 
 
-def _scatter(stage: Staged, queries: pl.DataFrame, schema: pa.Schema, config: IngestConfig) -> list[list[Path]]:
+def _scatter(
+    stage: Staged, queries: pl.DataFrame, schema: pa.Schema, config: IngestConfig
+) -> list[list[Path]]:
     """Deal staged rows into buckets that fit in memory; one bucket needs no copy."""
     count = int(queries["bucket"].max() or 0) + 1  # type: ignore[arg-type]
     if count == 1:
@@ -297,9 +312,11 @@ def _scatter(stage: Staged, queries: pl.DataFrame, schema: pa.Schema, config: In
     writers = [parts.PartWriter(file, schema) for file in files]
     try:
         for table in parts.row_groups(stage.files):
-            rows = _conformed(table, schema, config).join(queries.select("qid", "bucket"), on="qid", how="left")
+            rows = _conformed(table, schema, config).join(
+                queries.select("qid", "bucket"), on="qid", how="left"
+            )
             for (number,), chunk in rows.group_by(["bucket"], maintain_order=True):
-                writers[int(number)].write(parts.conform(chunk.drop("bucket").to_arrow(), schema))  # type: ignore[call-overload]
+                writers[int(number)].write(parts.conform(chunk.drop("bucket").to_arrow(), schema))
     finally:
         for writer in writers:
             writer.__exit__(None, None, None)

@@ -103,7 +103,9 @@ class Job:
         if self._source_path is not None:
             _ = self.source
         elif not (self.layout.dataset / "dataset.json").is_file():
-            raise SourceError("no dataset here; start with `ranksieve run SOURCE --out`", file=self.layout.root)
+            raise SourceError(
+                "no dataset here; start with `ranksieve run SOURCE --out`", file=self.layout.root
+            )
         ranker.require_device(self.config.ranker.device)
 
     @property
@@ -126,7 +128,9 @@ class Job:
     @cached_property
     def dataset(self) -> dict[str, Any]:
         """What the dataset holds."""
-        document: dict[str, Any] = json.loads((self.layout.dataset / "dataset.json").read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(
+            (self.layout.dataset / "dataset.json").read_text(encoding="utf-8")
+        )
         return document
 
     @cached_property
@@ -167,21 +171,22 @@ class Job:
         return trees * (rankers + sum(self._arm_rows(of) for of in self.every_arm()))
 
     def _rows(self, fold: Fold) -> int:
-        return sum(self.dataset["splits"][name]["rows"] for name in fold.train)
+        return sum(int(self.dataset["splits"][name]["rows"]) for name in fold.train)
 
     def _arm_rows(self, of: ArmOf) -> float:
         splits = [self.dataset["splits"][name] for name in of.fold.train]
-        negatives = sum(split["negatives"] for split in splits)
+        negatives = sum(int(split["negatives"]) for split in splits)
         return self._rows(of.fold) - negatives * (1 - of.arm.fraction)
 
     # ---- The steps -------------------------------------------------------------------------------------
 
     def ingest(self) -> None:
         """Step: SOURCE -> JUDGMENTS. An intact dataset whose source is gone is kept."""
+        if self._source_path is not None:
+            self._ingest()
         store.write_text(self.layout.config, to_toml(self.config))
-        if self._source_path is None:
-            return
 
+    def _ingest(self) -> None:
         def work(out: list[Path]) -> Facts:
             return ingest.run(
                 self.source, out[0], config=self.config.ingest, split=self.config.split, seed=self.config.seed,
@@ -200,7 +205,10 @@ class Job:
 
     def fit_initial(self, of: InitialOf) -> InitialOf:
         """Step: JUDGMENTS -> one initial ranker."""
-        train_files, settings = self.files(of.fold.train), self.config.ranker.model_copy(update={"early_stopping": 0})
+        train_files, settings = (
+            self.files(of.fold.train),
+            self.config.ranker.model_copy(update={"early_stopping": 0}),
+        )
         where = self.layout.dataset / of.fold.train[0]
         keys = parts.read_keys(train_files)
         score.require_contrast(keys, self._where(where))
@@ -307,7 +315,13 @@ class Job:
         self._step(
             f"{_prefix(of.fold, self.folds)}metrics/{of.arm.name}",
             lambda out: evaluate.run(
-                model, splits, out[0], arm=of.arm.name, fold=of.fold.number, cutoffs=cutoffs, threads=self.threads
+                model,
+                splits,
+                out[0],
+                arm=of.arm.name,
+                fold=of.fold.number,
+                cutoffs=cutoffs,
+                threads=self.threads,
             ),
             inputs={"model": [model], **splits},
             parameters={"cutoffs": cutoffs, "fold": of.fold.number, "arm": of.arm.name},
@@ -332,7 +346,11 @@ class Job:
     def compare(self, arms: Sequence[Arm]) -> None:
         """Step: METRICS -> SUMMARY."""
         facts = [self.arm_facts(arm) for arm in arms]
-        settings = {"seed": self.config.seed, "resamples": self.config.evaluate.resamples, "cutoff": self.cutoff}
+        settings = {
+            "seed": self.config.seed,
+            "resamples": self.config.evaluate.resamples,
+            "cutoff": self.cutoff,
+        }
         self._step(
             "summary",
             lambda out: compare.run(self.layout.metrics, pl.DataFrame(facts), out[0], **settings),
@@ -343,7 +361,11 @@ class Job:
 
     def report(self) -> None:
         """Step: everything -> report.html."""
-        document = {"dataset": self.dataset, "config": self.config.model_dump(mode="json"), "notices": self.notices()}
+        document: dict[str, Any] = {
+            "dataset": self.dataset,
+            "config": self.config.model_dump(mode="json"),
+            "notices": self.notices(),
+        }
         self._step(
             "report",
             lambda out: report.run(self.layout.summary, self.layout.metrics, out[0], **document),
@@ -370,7 +392,7 @@ class Job:
         trained = [self._facts(fold, f"model/{arm.name}") for fold in self.folds]
 
         def total(facts: list[Facts], key: str) -> float:
-            return sum(f[key] for f in facts)
+            return sum(float(f[key]) for f in facts)
 
         return {
             "arm": arm.name,
@@ -402,7 +424,11 @@ class Job:
 
     def _trees(self, name: str, of: InitialOf | ArmOf) -> Callable[[int], None]:
         """Return a callback that turns trees done so far into work done since the last call."""
-        rows = self._arm_rows(of) if isinstance(of, ArmOf) else self._rows(of.fold) * (1 - 1 / self.config.score.folds)
+        rows = (
+            self._arm_rows(of)
+            if isinstance(of, ArmOf)
+            else self._rows(of.fold) * (1 - 1 / self.config.score.folds)
+        )
         last = 0
 
         def tell(trees: int) -> None:

@@ -120,7 +120,10 @@ def open_writer(path: Path, sample: pa.Table) -> pq.ParquetWriter:
     """Open a Parquet writer whose encodings fit the columns of ``sample``."""
     few, many = [], []
     for field in sample.schema:
-        if pa.types.is_floating(field.type) and pc.count_distinct(sample[field.name]).as_py() > _DICTIONARY_VALUES:
+        if (
+            pa.types.is_floating(field.type)
+            and pc.count_distinct(sample[field.name]).as_py() > _DICTIONARY_VALUES
+        ):
             many.append(field.name)
         else:
             few.append(field.name)
@@ -150,7 +153,9 @@ def open_part(path: Path) -> pq.ParquetFile:
         raise StorageError(f"{path}: not there; run the earlier stage again") from None
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise StorageError(f"{path}: not a readable Parquet file ({reason}); delete it and run again") from None
+        raise StorageError(
+            f"{path}: not a readable Parquet file ({reason}); delete it and run again"
+        ) from None
 
 
 def row_groups(files: Iterable[Path], *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

@@ -132,7 +132,9 @@ def require_device(device: Device) -> None:
         raise DeviceError(f"ranker.device = {device!r} does not work here: {need} ({reason})") from None
 
 
-def _in_child(job: dict[str, Any], *, threads: int, what: str, trees_done: TreesDone | None) -> dict[str, Any]:
+def _in_child(
+    job: dict[str, Any], *, threads: int, what: str, trees_done: TreesDone | None
+) -> dict[str, Any]:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
@@ -200,7 +202,9 @@ def _death(code: int, tail: list[str]) -> str:
     return f"the process ended with code {code}{said}"
 
 
-def predict(models: Sequence[Path], files: Sequence[Path], folds: pl.DataFrame | None = None, *, threads: int) -> pl.DataFrame:
+def predict(
+    models: Sequence[Path], files: Sequence[Path], folds: pl.DataFrame | None = None, *, threads: int
+) -> pl.DataFrame:
     """Score every row of Parquet parts, a row group at a time.
 
     Args:
@@ -359,7 +363,7 @@ def _main() -> None:
         answer = {"error": f"{error.filename or job.get('model')}: {error.strerror}", "storage": True}
     except StorageError as error:
         answer = {"error": str(error), "storage": True}
-    except Exception as error:  # noqa: BLE001 - the parent turns it into a TrainingError
+    except Exception as error:  # the parent turns it into a TrainingError
         answer = {"error": (str(error).strip() or type(error).__name__).splitlines()[0]}
     _tell(**answer)
     sys.stdout.flush()

@@ -37,7 +37,9 @@ def training_rows(keys: pl.DataFrame, *, folds: int, leave_out: int, seed: int) 
     rows = keys
     if leave_out != IN_SAMPLE:
         dealt = assign(keys, folds=folds, seed=seed)
-        rows = keys.join(dealt.filter(pl.col("fold") != leave_out), on="qid", how="semi", maintain_order="left")
+        rows = keys.join(
+            dealt.filter(pl.col("fold") != leave_out), on="qid", how="semi", maintain_order="left"
+        )
     draw = draws.uniform(rows["row_id"].to_numpy(), seed=seed, stream="initial limit")
     rows = rows.with_columns(pl.Series("draw", draw)).with_columns(
         # Positives first, then negatives in drawn order.
@@ -86,7 +88,9 @@ def fit(
     return {"rows": fitted.rows, "train_seconds": fitted.seconds, "peak_memory_mb": fitted.peak_memory_mb}
 
 
-def run(files: Sequence[Path], models: Sequence[Path], out: Path, *, seed: int, threads: int) -> dict[str, Any]:
+def run(
+    files: Sequence[Path], models: Sequence[Path], out: Path, *, seed: int, threads: int
+) -> dict[str, Any]:
     """Score the training rows and write SCORES, in the order of the rows.
 
     Args:

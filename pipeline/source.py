@@ -111,9 +111,11 @@ def locate(path: Path) -> Source:
         raise SourceError(f"no such file or directory{beside}", file=path)
     if path.is_file():
         return Source(path, "file", (SplitSource("train", (path,), hold_out=("vali", "test")),))
-    folds = sorted(p for p in path.iterdir() if p.is_dir() and p.name.lower().startswith("fold") and p.name[4:].isdigit())
+    folds = sorted(
+        p for p in path.iterdir() if p.is_dir() and p.name.lower().startswith("fold") and p.name[4:].isdigit()
+    )
     if folds:
-        splits = []
+        splits: list[SplitSource] = []
         for fold in folds:
             found = _splits(fold, prefix=f"Fold{int(fold.name[4:])}/")
             if not found:

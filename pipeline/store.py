@@ -30,6 +30,7 @@ def storage_errors(where: Path) -> Iterator[None]:
             errno.EACCES: "permission denied; choose a directory you can write with --out",
             errno.EPERM: "operation not permitted; choose a directory you can write with --out",
             errno.EROFS: "the file system is read-only; choose another directory with --out",
+            errno.ENOENT: "cannot be made here; choose another directory with --out",
             errno.ENOTDIR: "a part of this path is a file, not a directory; choose another one with --out",
         }.get(error.errno or 0, error.strerror or str(error))
         raise StorageError(f"{error.filename or where}: {what}") from error
@@ -156,7 +157,9 @@ def hold(directory: Path, *, command: str, clock: Callable[[], datetime] | None 
             raise BusyError(f"{directory}: {_holder(directory / '.lock')}") from None
         now = (clock or (lambda: datetime.now(UTC)))()
         stream.truncate(0)
-        stream.write(json.dumps({"pid": os.getpid(), "since": f"{now:%Y-%m-%d %H:%M:%S} UTC", "command": command}))
+        stream.write(
+            json.dumps({"pid": os.getpid(), "since": f"{now:%Y-%m-%d %H:%M:%S} UTC", "command": command})
+        )
         stream.flush()
         sweep(directory)
         try:

@@ -59,7 +59,9 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
         # Sorting once makes every rank below a running count.
         .sort(QUERY, "score", "tie", descending=[False, True, False])
         .with_columns(
-            neg_rank=pl.when("negative").then(pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over(_NEGATIVES)),
+            neg_rank=pl.when("negative").then(
+                pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over(_NEGATIVES)
+            ),
             neg_count=pl.col("negative").sum().over(QUERY).cast(pl.UInt32),
             pos_count=(~pl.col("negative")).sum().over(QUERY).cast(pl.UInt32),
             pos_min=positive.min().over(QUERY),
@@ -82,6 +84,7 @@ def with_candidates(context: pl.DataFrame, aside: pl.Expr) -> pl.DataFrame:
         context.with_columns(candidate=pl.col("negative") & ~aside)
         .with_columns(rank=pl.col("neg_rank").rank("ordinal").over(_CANDIDATES).cast(pl.UInt32))
         .with_columns(
-            rank=pl.when("candidate").then("rank"), count=pl.col("candidate").sum().over(QUERY).cast(pl.UInt32)
+            rank=pl.when("candidate").then("rank"),
+            count=pl.col("candidate").sum().over(QUERY).cast(pl.UInt32),
         )
     )

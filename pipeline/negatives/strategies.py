@@ -99,7 +99,9 @@ def mixed(*, fraction: float, hard_share: float) -> Choice:
     lot = pl.col("draw").rank("ordinal").over(QUERY, "candidate", hard)
     rest = pl.col("count") - pl.min_horizontal("count", hard_count)
     kept = hard | (lot <= drawn)
-    reason = pl.when(hard).then(pl.lit("hard")).when(kept).then(pl.lit("random")).otherwise(pl.lit("not drawn"))
+    reason = (
+        pl.when(hard).then(pl.lit("hard")).when(kept).then(pl.lit("random")).otherwise(pl.lit("not drawn"))
+    )
     return Choice(kept, reason, pl.when(hard).then(1.0).otherwise(rest / drawn).cast(pl.Float32))
 
 

@@ -1,0 +1,46 @@
+# Everything a newcomer needs; `make` alone says what there is.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench lock clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: .venv/.run  ## Run the whole job on data/digits
+	$(BIN)/ranksieve demo
+
+test: .venv/.dev  ## Run the tests
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: .venv/.dev  ## Check style, formatting and which module may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/.dev  ## Check types
+	$(BIN)/mypy
+
+bench: .venv/.dev  ## Measure speed and quality beside other tools
+	$(BIN)/python -m pytest -m bench -n 0 -s tests/bench
+
+lock:  ## Renew requirements.lock and requirements-dev.lock (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --no-annotate --no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --no-annotate --no-emit-index-url --no-header --group dev -c requirements.lock -o requirements-dev.lock
+
+clean:  ## Remove the virtual environment and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+
+.venv/.run: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ranksieve needs Python 3.11 or newer; say which with make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	@echo "installing into .venv (a minute or two the first time) ..."
+	$(BIN)/python -m pip install -q -r requirements.lock
+	$(BIN)/python -m pip install -q --no-deps --editable .
+	@touch $@
+
+.venv/.dev: .venv/.run requirements-dev.lock
+	$(BIN)/python -m pip install -q -r requirements-dev.lock
+	@touch $@

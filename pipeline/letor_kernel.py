@@ -1,0 +1,374 @@
+"""The compiled part of the LETOR reader: one pass over the bytes of a block.
+
+Importing this module imports numba, so :mod:`pipeline.letor` does it inside a function. The block ends with a
+line feed, which stops every inner scan: none of them needs a bound of its own.
+
+A number takes one of three ways, and each gives ``numpy.float32(float(token))`` to the bit:
+
+1. mantissa <= 2^53 and power of ten within 22: one correctly rounded double operation (Clinger, PLDI 1990);
+2. else a double that is off by less than 4 eps: good when everything within 4 eps has the same float32;
+3. else, and for anything that is not plain decimal, the place is noted and Python's ``float`` decides.
+
+The first call ever compiles for about 8 CPU seconds; later processes load the machine code from numba's cache
+in about 1 second, most of it numba's import.
+
+All kernels stay in this one file: numba's cache notices a change of the file itself only.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+import numba
+import numpy as np
+
+from pipeline.letor_source import MAX_INDEX
+
+OK: Final = 0
+NO_QID: Final = 1
+EMPTY_QID: Final = 2
+INDEX_NOT_INTEGER: Final = 3
+INDEX_ZERO: Final = 4
+INDEX_TOO_LARGE: Final = 5
+INDEX_REPEATED: Final = 6
+
+_POWER_LOW, _POWER_HIGH = -290, 308  # below -290 the product could be subnormal and lose the 4 eps
+POWERS: Final = np.array([float(f"1e{p}") for p in range(_POWER_LOW, _POWER_HIGH + 1)])
+_EPS4: Final = 4 * 2.0**-52
+_DIGITS: Final = 18  # as many decimal digits always fit an int64
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _compiled(function: F) -> F:
+    """Compile at first call; keep the machine code on disk where there is a place for it."""
+    try:
+        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # neither the package nor the user's cache directory can be written
+        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+
+
+@_compiled
+def _is_space(c: int) -> bool:
+    """Whitespace as in ``bytes.split``, without the line feed."""
+    return c == 32 or (9 <= c <= 13 and c != 10)
+
+
+@_compiled
+def _skip_space(buf: np.ndarray, i: int) -> int:
+    while _is_space(buf[i]):
+        i += 1
+    return i
+
+
+@_compiled
+def _token_end(buf: np.ndarray, i: int) -> int:
+    """First position at or after ``i`` that is whitespace, a line feed or ``#``."""
+    while not (_is_space(buf[i]) or buf[i] == 10 or buf[i] == 35):
+        i += 1
+    return i
+
+
+@_compiled
+def _label(buf: np.ndarray, i: int, stop: int) -> int:
+    """Value of one or two digits with an optional ``.000``; -1 leaves the token to Python."""
+    value, digits = 0, 0
+    while i < stop and 48 <= buf[i] <= 57 and digits < 2:
+        value, digits, i = value * 10 + (buf[i] - 48), digits + 1, i + 1
+    if digits and i < stop and buf[i] == 46:
+        i += 1
+        while i < stop and buf[i] == 48:
+            i += 1
+    return value if digits and i == stop and value <= 30 else -1
+
+
+@_compiled
+def _canonical_int(buf: np.ndarray, i: int, stop: int) -> tuple[bool, int]:
+    """Return whether ``[i, stop)`` is an int64 as ``str(int)`` writes it, and its value."""
+    negative = buf[i] == 45
+    if negative:
+        i += 1
+    if i == stop or (buf[i] == 48 and (negative or i + 1 < stop)):
+        return False, 0
+    value = 0  # kept negative: int64 reaches one further down than up
+    while i < stop:
+        digit = buf[i] - 48
+        if digit < 0 or digit > 9 or value < -922337203685477580:
+            return False, 0
+        if value == -922337203685477580 and digit > (8 if negative else 7):
+            return False, 0
+        value = value * 10 - digit
+        i += 1
+    return True, value if negative else -value
+
+
+@_compiled
+def _scaled(
+    mantissa: int, power: int, exact: bool, negative: bool, sentinel: float, key: tuple[int, int]
+) -> tuple[bool, float]:
+    """Return ``mantissa * 10**power`` as a double that rounds to the right float32, if that is certain."""
+    if mantissa == 0:
+        value = 0.0
+    elif exact and mantissa <= 9007199254740992 and -22 <= power <= 22:
+        scale = POWERS[abs(power) - _POWER_LOW]
+        value = mantissa / scale if power < 0 else mantissa * scale
+    elif power < _POWER_LOW or power > _POWER_HIGH:
+        return False, 0.0
+    else:
+        value = mantissa * POWERS[power - _POWER_LOW]
+        low, high = value * (1 - _EPS4), value * (1 + _EPS4)
+        if low <= abs(sentinel) <= high and (sentinel < 0) == negative:
+            while mantissa % 10 == 0:
+                mantissa, power = mantissa // 10, power + 1
+            # The same decimal digits are the same double; near but other digits, Python has to tell.
+            return (exact and mantissa == key[0] and power == key[1]), np.nan
+        if np.float32(low) != np.float32(high):
+            return False, 0.0
+    value = -value if negative else value
+    return True, np.nan if value == sentinel else value
+
+
+@_compiled
+def _number(buf: np.ndarray, i: int, sentinel: float, key: tuple[int, int]) -> tuple[bool, float, int]:
+    """Read the number at ``i``: (whether it is settled, its value, the end of its token)."""
+    start = i
+    negative = buf[i] == 45
+    if negative or buf[i] == 43:
+        i += 1
+    mantissa: Any = np.int64(0)  # typed: with a plain 0 the callee is compiled twice
+    power: Any = np.int64(0)
+    digits, significant, point, exact = 0, 0, 0, mantissa == 0
+    while True:
+        c = buf[i]
+        if 48 <= c <= 57:
+            digits += 1
+            if significant < _DIGITS:
+                mantissa = mantissa * 10 + (c - 48)
+                significant += mantissa > 0
+                power -= point
+            else:
+                power += 1 - point
+                exact = exact and c == 48
+        elif c == 46 and point == 0:
+            point = 1
+        else:
+            break
+        i += 1
+    if digits and (c | 32) == 101:  # e, E
+        i += 1
+        down = buf[i] == 45
+        if down or buf[i] == 43:
+            i += 1
+        exponent, digits = 0, 0
+        while 48 <= buf[i] <= 57 and exponent < 10_000:
+            exponent, digits, i = exponent * 10 + (buf[i] - 48), digits + 1, i + 1
+        power += -exponent if down else exponent
+        c = buf[i]
+    if digits and (_is_space(c) or c == 10 or c == 35):
+        known, value = _scaled(mantissa, power, exact, negative, sentinel, key)
+        return known, value, i
+    stop = _token_end(buf, i)
+    # A plain "nan" is common enough in dense files with missing values to be spared the trip to Python.
+    if stop - start == 3 and (buf[start] | 32) == 110:
+        return (buf[start + 1] | 32) == 97 and (buf[start + 2] | 32) == 110, np.nan, stop
+    return False, 0.0, stop
+
+
+@_compiled
+def _docid_value(buf: np.ndarray, i: int, stop: int) -> int:
+    """Position after ``docid =`` when that stands at ``i``, else -1."""
+    if stop - i < 6:
+        return -1
+    if (buf[i] | 32) != 100 or (buf[i + 1] | 32) != 111 or (buf[i + 2] | 32) != 99:
+        return -1
+    if (buf[i + 3] | 32) != 105 or (buf[i + 4] | 32) != 100:
+        return -1
+    i = _skip_space(buf, i + 5)
+    return _skip_space(buf, i + 1) if buf[i] == 61 else -1
+
+
+@_compiled
+def _is_word(c: int) -> bool:
+    return 48 <= c <= 57 or 65 <= c <= 90 or 97 <= c <= 122 or c == 95 or c >= 128
+
+
+@_compiled
+def _line_end(buf: np.ndarray, i: int) -> int:
+    while buf[i] != 10:
+        i += 1
+    return i
+
+
+@_compiled
+def _document(buf: np.ndarray, i: int) -> tuple[int, int, int]:
+    """Read the comment at ``i``, on its ``#`` or a line end: (start, stop of the document id, line end)."""
+    if buf[i] == 10:
+        return i, i, i
+    line_end = _line_end(buf, i)
+    start, stop = _skip_space(buf, i + 1), line_end
+    while stop > start and _is_space(buf[stop - 1]):
+        stop -= 1
+    for k in range(start, stop - 5):
+        if k == start or not _is_word(buf[k - 1]):
+            token = _docid_value(buf, k, stop)
+            if token >= 0:
+                end = token
+                while end < stop and not _is_space(buf[end]):
+                    end += 1
+                return token, end, line_end
+    return start, stop, line_end
+
+
+@_compiled
+def _long_index(buf: np.ndarray, i: int, stop: int) -> int:
+    """Value of the digits in ``[i, stop)``, or just too large where an int64 could overflow."""
+    index = 0
+    while i < stop:
+        index = min(index * 10 + (buf[i] - 48), MAX_INDEX + 1)
+        i += 1
+    return index
+
+
+@_compiled
+def _features(
+    buf: np.ndarray, i: int, row: int, values: np.ndarray, stamp: np.ndarray, odd: np.ndarray, odds: int,
+    sentinel: float, key: tuple[int, int],
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Read ``index:value`` up to a comment or the line end: (status, position, largest index, odds).
+
+    The inner loop of the whole reader: the index and the number ``[-]digits[.digits]`` of up to 15 digits,
+    which nearly all are, stand here in full. As functions of their own they took twice the time.
+    """
+    largest = 0
+    while True:
+        c = buf[i]
+        if c == 32:
+            i += 1
+            continue
+        token, index = i, 0
+        while 48 <= c <= 57:
+            index = index * 10 + (c - 48)
+            i += 1
+            c = buf[i]
+        if c != 58 or i == token:
+            if i > token or not (_is_space(c) or c == 10 or c == 35):
+                return INDEX_NOT_INTEGER, token, largest, odds
+            if not _is_space(c):
+                return OK, i, largest, odds
+            i += 1
+            continue
+        if i - token > 9:
+            index = _long_index(buf, token, i)
+        if index == 0:
+            return INDEX_ZERO, token, largest, odds
+        if index > MAX_INDEX:
+            return INDEX_TOO_LARGE, token, largest, odds
+        if stamp[index] == row + 1:
+            return INDEX_REPEATED, token, largest, odds
+        stamp[index] = row + 1
+        largest = max(largest, index)
+
+        token = i + 1
+        negative = buf[token] == 45
+        i = token + negative
+        start, mantissa, decimals = i, 0, 0
+        c = buf[i]
+        while 48 <= c <= 57:
+            mantissa = mantissa * 10 + (c - 48)
+            i += 1
+            c = buf[i]
+        digits = i - start
+        if c == 46:
+            start = i + 1
+            i = start
+            c = buf[i]
+            while 48 <= c <= 57:
+                mantissa = mantissa * 10 + (c - 48)
+                i += 1
+                c = buf[i]
+            decimals = i - start
+            digits += decimals
+        if 0 < digits <= 15 and (c == 32 or c == 13 or c == 10):
+            known, value = True, mantissa / POWERS[decimals - _POWER_LOW]
+            if negative:
+                value = -value
+            if value == sentinel:
+                value = np.nan
+        else:
+            known, value, i = _number(buf, token, sentinel, key)
+        if not known:
+            if odds < odd.shape[0]:
+                odd[odds, 0], odd[odds, 1], odd[odds, 2], odd[odds, 3] = token, i, row, index
+            odds += 1
+        elif index <= values.shape[0]:
+            values[index - 1, row] = np.float32(value)
+
+
+@_compiled
+def parse(
+    buf: np.ndarray, pos: int, end: int, values: np.ndarray, labels: np.ndarray, qids: np.ndarray,
+    qid_span: np.ndarray, doc_span: np.ndarray, odd: np.ndarray, sentinel: float, key: tuple[int, int],
+) -> tuple[int, int, int, int, int, bool, bool]:  # fmt: skip
+    """Parse the lines of ``buf[pos:end]`` until the first bad one or until ``labels`` is full.
+
+    Args:
+        buf: uint8 [n]; ``buf[end - 1]`` is a line feed.
+        pos: Start of a line.
+        end: End of the last line.
+        values: float32 [width, rows], one contiguous run per feature, filled with the value of absent ones.
+        labels: uint8 [rows].
+        qids: int64 [rows]; meaningful when every query id is an integer.
+        qid_span: int32 [rows, 2], start and stop of the query id in ``buf``.
+        doc_span: int32 [rows, 2], the same of the document id; empty where there is none.
+        odd: int32 [n, 4], tokens left to Python: start, stop, row, feature index (0: the label).
+        sentinel: Value that becomes NaN; NaN for none.
+        key: Decimal mantissa and power of ten of ``abs(sentinel)``, without trailing zeros.
+
+    Returns:
+        (status, position, rows, largest feature index, odd tokens, all query ids are integers, any document
+        id). Indexes beyond ``width`` and odd tokens beyond ``len(odd)`` are counted and not stored: the
+        caller makes room and parses again. On an error the position is that of the bad token.
+    """
+    stamp = np.zeros(MAX_INDEX + 1, np.int32)  # the last row (+ 1) that held the index: finds repeats
+    rows: Any = np.int64(0)  # typed: with a plain 0 the callee is compiled twice
+    width, odds, all_int, any_doc = 0, 0, True, False
+    while pos < end and rows < labels.shape[0]:
+        i = _skip_space(buf, pos)
+        if buf[i] == 10 or buf[i] == 35:
+            pos = _line_end(buf, i) + 1
+            continue
+        stop = _token_end(buf, i)
+        label = _label(buf, i, stop)
+        labels[rows] = label & 255
+        if label < 0:
+            if odds < odd.shape[0]:
+                odd[odds, 0], odd[odds, 1], odd[odds, 2], odd[odds, 3] = i, stop, rows, 0
+            odds += 1
+        i = _skip_space(buf, stop)
+        if buf[i] != 113 or buf[i + 1] != 105 or buf[i + 2] != 100 or buf[i + 3] != 58:  # "qid:"
+            return NO_QID, i, rows, width, odds, all_int, any_doc
+        stop = _token_end(buf, i + 4)
+        if stop == i + 4:
+            return EMPTY_QID, i, rows, width, odds, all_int, any_doc
+        qid_span[rows, 0], qid_span[rows, 1] = i + 4, stop
+        is_int, qids[rows] = _canonical_int(buf, i + 4, stop)
+        status, i, largest, odds = _features(buf, stop, rows, values, stamp, odd, odds, sentinel, key)
+        if status != OK:
+            return status, i, rows, width, odds, all_int, any_doc
+        doc_span[rows, 0], doc_span[rows, 1], line_end = _document(buf, i)
+        all_int, any_doc = all_int and is_int, any_doc or doc_span[rows, 0] < doc_span[rows, 1]
+        width = max(width, largest)
+        rows, pos = rows + 1, line_end + 1
+    return OK, pos, rows, width, odds, all_int, any_doc
+
+
+@_compiled
+def gather(buf: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Copy the pieces ``buf[span[r, 0]:span[r, 1]]`` together: (int32 offsets [rows + 1], uint8 bytes)."""
+    offsets = np.zeros(span.shape[0] + 1, np.int32)
+    for row in range(span.shape[0]):
+        offsets[row + 1] = offsets[row] + span[row, 1] - span[row, 0]
+    data = np.empty(offsets[-1], np.uint8)
+    for row in range(span.shape[0]):
+        for k in range(span[row, 1] - span[row, 0]):
+            data[offsets[row] + k] = buf[span[row, 0] + k]
+    return offsets, data

@@ -1,0 +1,183 @@
+"""A LETOR file as blocks of whole lines: opening, decompressing, and telling text from anything else."""
+
+import bz2
+import codecs
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import SourceError, did_you_mean
+
+MAX_INDEX: Final = 65_536
+"""Largest feature index: rows are stored dense, so one stray index would otherwise take all memory."""
+
+MAX_LINE_BYTES: Final = 64 << 20
+"""Longest line: some 25 times a full row of 65,536 features, so only a file without line ends is longer."""
+
+_HEAD_BYTES = 4096
+_CHUNK_BYTES = 1 << 20
+_MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+_MISNAMED = "if it is compressed, its name has to end in .gz, .bz2, .xz or .zst"
+_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+_OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw, mode="rb"),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines of a source.
+
+    Attributes:
+        data: The lines, each with its line feed; empty at the end of the source.
+        line: 1-based number of the first line.
+        lines: How many lines there are.
+        consumed: Bytes of the file, as stored, read so far.
+    """
+
+    data: bytes
+    line: int
+    lines: int
+    consumed: int
+
+
+class _BrokenError(Exception):
+    """The source cannot be read beyond some line."""
+
+
+def read_blocks(path: Path, *, block_bytes: int) -> Generator[Block, None, None]:
+    """Yield the lines of ``path`` in blocks of about ``block_bytes`` bytes, the last one empty.
+
+    A block has one to two times ``block_bytes``, or is one longer line, or is what is left at the end.
+    A UTF-8 byte order mark is dropped and a missing last line feed is added.
+
+    Raises:
+        SourceError: The file is missing, a directory, unreadable, binary, damaged in its compression, or
+            has a line longer than 64 MiB. Whole lines before the damage are yielded first.
+    """
+    line, suffix = 1, path.suffix.lower()
+    with _open(path) as raw:
+        # Named here, since a stream that is collected closes `raw`, which is asked for its position below.
+        stream: Any = _OPENERS[suffix](raw) if suffix in _OPENERS else raw
+        try:
+            for data in _whole_lines(_text(_chunks(stream, suffix), path), block_bytes):
+                lines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n")))
+                yield Block(data, line, lines, raw.tell())
+                line += lines
+        except _BrokenError as broken:
+            raise SourceError(str(broken), file=path, line=line) from broken
+        yield Block(b"", line, 0, raw.tell())
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        names = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+        near = did_you_mean(path.name, names) if 0 < len(names) <= 20 else ""
+        raise SourceError(f"no such file.{near}", file=path) from None
+    except IsADirectoryError:
+        raise SourceError("is a directory; name a LETOR text file", file=path) from None
+    except OSError as error:
+        raise SourceError(
+            f"cannot be read ({error.strerror}); check the file's permissions", file=path
+        ) from error
+
+
+def _chunks(stream: Any, suffix: str) -> Iterator[bytes]:
+    """Yield decompressed bytes; all that comes out before a damage is yielded before the error."""
+    try:
+        while chunk := stream.read1(_CHUNK_BYTES):
+            yield chunk
+    except _DAMAGED as error:
+        if suffix in _OPENERS and getattr(error, "errno", None) is None:
+            what = f"truncated or corrupt {suffix} data ({error}); fetch or compress the file again"
+        else:
+            what = f"cannot be read ({error}); check the disk and the file"
+        raise _BrokenError(what) from error
+
+
+def _text(chunks: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    """Pass ``chunks`` on once their start looks like text, without a byte order mark."""
+    head, broken = b"", None
+    try:
+        for chunk in chunks:
+            head += chunk
+            if len(head) >= _HEAD_BYTES:
+                break
+    except _BrokenError as error:
+        broken = error
+    _check_text(head[:_HEAD_BYTES], path)
+    yield head.removeprefix(codecs.BOM_UTF8)
+    if broken:
+        raise broken
+    yield from chunks
+
+
+def _check_text(head: bytes, path: Path) -> None:
+    """Raise when the start of a file cannot be LETOR text; comments in another encoding may pass."""
+    for magic, suffix in _MAGIC.items():
+        if head.startswith(magic):
+            raise SourceError(f"looks like a binary file: it holds {suffix} data; {_MISNAMED}", file=path)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+        odd = head.find(b"\0")
+    except UnicodeDecodeError as error:
+        odd = error.start if b"\0" not in head else head.index(b"\0")
+        if head[odd] and b"#" in head[head.rfind(b"\n", 0, odd) + 1 : odd]:
+            return
+    if odd >= 0:
+        raise SourceError(
+            f"looks like a binary file (byte 0x{head[odd]:02x} at offset {odd}); "
+            f"a LETOR file is UTF-8 text, {_MISNAMED}",
+            file=path,
+        )
+
+
+def _whole_lines(chunks: Iterator[bytes], block_bytes: int) -> Iterator[bytes]:
+    """Regroup ``chunks`` into pieces that end with a line feed."""
+    parts: list[bytes | memoryview] = []
+    too_long = _BrokenError(
+        f"the line is longer than {MAX_LINE_BYTES >> 20} MiB; a LETOR file has one judged document per line"
+    )
+    size = unfinished = 0  # bytes held, and those of them after the last line feed
+    try:
+        for chunk in chunks:
+            parts.append(chunk)
+            size += len(chunk)
+            end = chunk.rfind(b"\n") + 1
+            unfinished = len(chunk) - end + (0 if end else unfinished)
+            if unfinished > MAX_LINE_BYTES:
+                raise too_long
+            if end and size >= block_bytes:
+                parts[-1] = memoryview(chunk)[:end]
+                yield from _cut(b"".join(parts), block_bytes)
+                parts, size = [chunk[end:]], len(chunk) - end
+    except _BrokenError:
+        whole = b"".join(parts)
+        yield from _cut(whole[: whole.rfind(b"\n") + 1], block_bytes)
+        raise
+    last = b"".join(parts)
+    yield from _cut(last if last.endswith(b"\n") or not last else last + b"\n", block_bytes)
+
+
+def _cut(data: bytes, block_bytes: int) -> Iterator[bytes]:
+    """Cut whole lines into pieces of one to two times ``block_bytes``, or of one longer line."""
+    start = 0
+    while len(data) - start >= 2 * block_bytes:
+        limit = start + block_bytes
+        stop = data.rfind(b"\n", start, limit) + 1 or data.find(b"\n", limit) + 1
+        yield data[start:stop]
+        start = stop
+    if start < len(data):
+        yield data[start:]
