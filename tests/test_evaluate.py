@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from samples import judgments, write_part
 
 from pipeline import evaluate, parts, ranker, tables
 from pipeline.errors import StorageError
 from pipeline.ndcg import ndcg
+from tests.samples import judgments, write_part
 
 
 def scored(*queries):

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import judgments, schema_for, write_part
 
 from pipeline import parts, tables
 from pipeline.errors import StorageError
+from tests.samples import judgments, schema_for, write_part
 
 
 def write_in_pieces(path, frame, cuts):

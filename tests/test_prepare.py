@@ -3,13 +3,13 @@
 import polars as pl
 import pyarrow as pa
 import pytest
-from samples import judgments, schema_for, write_part
 
 from pipeline import parts, prepare, tables
 from pipeline.config import SelectConfig
 from pipeline.errors import TableError
 from pipeline.negatives import select
 from pipeline.negatives.arms import parse
+from tests.samples import judgments, schema_for, write_part
 
 CONFIG = SelectConfig()
 

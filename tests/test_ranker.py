@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 import psutil
 import pytest
-from samples import NOISE_FEATURES, judgments, write_part
 
 from pipeline import parts, ranker
 from pipeline.config import RankerConfig
 from pipeline.errors import DeviceError, StorageError, TableError, TrainingError
+from tests.samples import NOISE_FEATURES, judgments, write_part
 
 CONFIG = RankerConfig(trees=12, leaves=5, min_rows_per_leaf=5)
 FEATURES = [f"f{i}" for i in range(1, NOISE_FEATURES + 2)]

@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from samples import judgments, scores_of, write_part
 
 from pipeline import ranker, score, tables
 from pipeline.config import RankerConfig
 from pipeline.errors import SourceError, TrainingError
+from tests.samples import judgments, scores_of, write_part
 
 CONFIG = RankerConfig(trees=5, leaves=4, min_rows_per_leaf=5, early_stopping=3)
 KEYS = judgments(23, 7).select("row_id", "qid", "label")
