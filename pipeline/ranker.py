@@ -196,7 +196,9 @@ def _death(code: int, tail: list[str]) -> str:
     last = next((line.strip() for line in reversed(tail) if line.strip()), "")
     said = f"; its last words: {last}" if last else ""
     if code == -signal.SIGKILL:
-        return "the process was killed (SIGKILL), most likely for lack of memory; keep fewer rows or free some"
+        return (
+            "the process was killed (SIGKILL), most likely for lack of memory; keep fewer rows or free some"
+        )
     if code < 0:
         return f"LightGBM crashed ({signal.Signals(-code).name}){said}; nothing else is lost, run again"
     return f"the process ended with code {code}{said}"
