@@ -19,6 +19,7 @@ from rich.table import Table
 
 from pipeline.job import Event, Job
 from pipeline.layout import RunLayout
+from pipeline.manifest import Manifest
 from pipeline.report.markdown import figures, number
 from pipeline.verdict import verdict
 
@@ -126,6 +127,12 @@ def summary_table(root: Path) -> tuple[Table, list[str]]:
     return table, verdict(summary, cutoff=cutoff)
 
 
+def _notices(root: Path) -> list[str]:
+    """Return what the run's report says a careful user should know."""
+    report = Manifest(RunLayout(root).manifest).steps().get("report", {})
+    return [str(notice) for notice in report.get("parameters", {}).get("notices", [])]
+
+
 def show_summary(console: Console, root: Path) -> None:
     """Print a run's table, its verdict and where its files are."""
     table, sentences = summary_table(root)
@@ -134,6 +141,8 @@ def show_summary(console: Console, root: Path) -> None:
     console.print("  * recommended, chosen on the validation lists\n", style="dim")
     for sentence in sentences:
         console.print(sentence.replace("`", ""), highlight=False)
+    for notice in _notices(root):
+        console.print(f"note: {notice}", highlight=False, style="yellow")
     console.print()
     layout = RunLayout(root)
     for what, path in (
