@@ -78,10 +78,13 @@ def fit(
     what = "the initial ranker" if leave_out == IN_SAMPLE else f"initial ranker {leave_out}"
     # Initial rankers always train every tree: stopping early would spend the validation lists twice.
     settings = config.model_copy(update={"early_stopping": 0})
-    fitted = ranker.fit(
-        files, model, config=settings, seed=seed, threads=threads, rows=rows, what=what, trees_done=trees_done
-    )
-    rows.unlink()
+    try:
+        fitted = ranker.fit(
+            files, model, config=settings, seed=seed, threads=threads, rows=rows, what=what,
+            trees_done=trees_done,
+        )  # fmt: skip
+    finally:
+        rows.unlink()
     return {"rows": fitted.rows, "train_seconds": fitted.seconds, "peak_memory_mb": fitted.peak_memory_mb}
 
 
