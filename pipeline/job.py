@@ -423,7 +423,7 @@ class Job:
         }
         if any(short.values()):
             listed = ", ".join(f"{name} ({count:,})" for name, count in short.items() if count)
-            found.append(f"negatives that a guard, a skip or the row limit left no choice of: {listed}")
+            found.append(f"fewer negatives than asked for, because of a guard, a skip or the row limit: {listed}")
         return list(dict.fromkeys(found))
 
     def _facts(self, fold: Fold, name: str) -> Facts:
