@@ -6,11 +6,12 @@ Thread counts are not settings: they never change a result, so they belong to th
 import tomllib
 from collections.abc import Iterable
 from itertools import pairwise
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError, did_you_mean
 
@@ -22,12 +23,18 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _not_nan(value: float) -> float:
+    if isnan(value):
+        raise ValueError("ingest.sentinel: NaN is missing already; give a number, or leave it out")
+    return value
+
+
 class IngestConfig(_Settings):
     """SOURCE -> JUDGMENTS."""
 
     missing: Literal["zero", "nan"] = "zero"
     """What a feature that a line does not name becomes: 0, or NaN."""
-    sentinel: float | None = None
+    sentinel: Annotated[float, AfterValidator(_not_nan)] | None = None
     """A value that means "missing" and becomes NaN; Istella writes 1.79769313486e+308."""
 
 

@@ -74,14 +74,24 @@ def fit(
     ``rows`` is a scratch file. Returns the training's facts.
     """
     keys = parts.read_keys(files)
-    training_rows(keys, folds=folds, leave_out=leave_out, seed=seed).write_parquet(rows)
+    chosen = training_rows(keys, folds=folds, leave_out=leave_out, seed=seed)
     what = "the initial ranker" if leave_out == IN_SAMPLE else f"initial ranker {leave_out}"
     # Initial rankers always train every tree: stopping early would spend the validation lists twice.
     settings = config.model_copy(update={"early_stopping": 0})
-    fitted = ranker.fit(
-        files, model, config=settings, seed=seed, threads=threads, rows=rows, what=what, trees_done=trees_done
-    )
-    rows.unlink()
+    try:
+        parts.write_table(rows, chosen, tables.row_ids())
+        fitted = ranker.fit(
+            files,
+            model,
+            config=settings,
+            seed=seed,
+            threads=threads,
+            rows=rows,
+            what=what,
+            trees_done=trees_done,
+        )
+    finally:
+        rows.unlink(missing_ok=True)
     return {"rows": fitted.rows, "train_seconds": fitted.seconds, "peak_memory_mb": fitted.peak_memory_mb}
 
 
