@@ -66,3 +66,21 @@ def write_part(path: Path, frame: pl.DataFrame) -> Path:
     with parts.PartWriter(path, schema) as writer:
         writer.write(parts.conform(frame.to_arrow(), schema))
     return path
+
+
+def write_letor_source(directory: Path, *, queries: int = 12, documents: int = 15, seed: int = 0) -> Path:
+    """Write train, vali and test as LETOR text, with document ids; returns the directory."""
+    directory.mkdir(parents=True)
+    for number, (split, count) in enumerate(
+        {"train": queries, "vali": queries // 2, "test": queries // 2}.items()
+    ):
+        frame = judgments(count, documents, seed=seed + number, first_qid=1 + 1000 * number)
+        features = [name for name in frame.columns if name.startswith("f")]
+        line = pl.format(
+            "{} qid:{} " + " ".join(f"{name[1:]}:{{}}" for name in features) + " #docid = d{}",
+            "label", "qid", *[pl.col(name).round(4) for name in features], "row_id",
+        )  # fmt: skip
+        (directory / f"{split}.txt").write_text(
+            "\n".join(frame.select(line).to_series()) + "\n", encoding="utf-8"
+        )
+    return directory

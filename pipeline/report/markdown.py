@@ -5,17 +5,10 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.layout import RunLayout
+from pipeline.report.wording import deciding, figures, number, p_value
 from pipeline.verdict import verdict
 
-
-def figures(summary: pl.DataFrame, *, cutoff: int, split: str = "test") -> pl.DataFrame:
-    """Return SUMMARY's rows of one split and cutoff, in panel order."""
-    return summary.filter(pl.col("split") == split, pl.col("cutoff") == cutoff)
-
-
-def number(value: float | None, form: str = ".4f") -> str:
-    """Format a figure; a missing one is a dash."""
-    return "–" if value is None else format(value, form)
+__all__ = ["figures", "number", "summary", "table"]
 
 
 def table(summary: pl.DataFrame, *, cutoff: int) -> str:
@@ -34,7 +27,8 @@ def table(summary: pl.DataFrame, *, cutoff: int) -> str:
     lines += [
         f"| {'**' + row['arm'] + '**' if row['recommended'] else row['arm']} | {row['rows']:,} "
         f"| {row['rows_fraction']:.1%} | {number(row['train_seconds'], '.1f')} | {number(row['ndcg'])} "
-        f"| {number(row['delta'], '+.4f')} | {number(row['p_holm'], '.3f')} | {number(row['delta_random'], '+.4f')} |"
+        f"| {number(row['delta'], '+z.4f')} | {p_value(row['p_holm'])} "
+        f"| {number(row['delta_random'], '+z.4f')} |"
         for row in figures(summary, cutoff=cutoff).to_dicts()
     ]
     return "\n".join(lines)
@@ -47,6 +41,6 @@ def summary(root: Path) -> str:
         root: The run's directory.
     """
     frame = pl.read_parquet(RunLayout(root).summary)
-    cutoff = int(frame["cutoff"].max() or 10)  # type: ignore[arg-type]
+    cutoff = deciding(frame)
     sentences = verdict(frame, cutoff=cutoff)
     return "\n\n".join([f"# {root.name}", " ".join(sentences), table(frame, cutoff=cutoff)])

@@ -1,0 +1,115 @@
+"""From values to places on a drawing: scales, their ticks, and places that keep their distance."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+_LOG_FROM: Final = 4.0  # a ratio of largest to smallest from which doubling is worth a step of its own
+_SAME: Final = 1e-9  # values nearer than this are one value: their distance is rounding
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear or logarithmic scale from ``low..high`` to the places ``start..end``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Return the place of a value; values outside keep their proportion, beyond the ends."""
+        low, high = self._inner(self.low), self._inner(self.high)
+        return self.start + (self.end - self.start) * (self._inner(value) - low) / (high - low)
+
+    def _inner(self, value: float) -> float:
+        return math.log(value) if self.log else value
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a value lies on the scale."""
+        return self.low <= value <= self.high
+
+    def clip(self, value: float) -> float:
+        """Return the value, or the nearer end of the scale."""
+        return min(max(value, self.low), self.high)
+
+    def ticks(self, count: int = 6) -> list[float]:
+        """Return round values on the scale, ``count`` or a few more or less."""
+        return _log_ticks(self.low, self.high, count) if self.log else _ticks(self.low, self.high, count)
+
+
+def linear(values: Sequence[float], start: float, end: float, *, pad: float = 0.06) -> Scale:
+    """Return a linear scale that holds all values with some air; one value alone gets room around it."""
+    low, high = min(values), max(values)
+    air = pad * (high - low) if high - low > _SAME else 0.1 * abs(high) or 0.1
+    return Scale(low - air, high + air, start, end)
+
+
+def shares(values: Sequence[float], start: float, end: float) -> Scale:
+    """Return a scale for shares above 0, at most 1: logarithmic when they span a factor of 4 or more."""
+    low, high = min(values), max(values)
+    if low > 0 and high / low >= _LOG_FROM:
+        air = (high / low) ** 0.07
+        return Scale(low / air, high * air, start, end, log=True)
+    air = 0.08 * (high - low) if high - low > _SAME else 0.1 * high or 0.1
+    # A share is at most 1; a little more keeps a mark there off the edge.
+    return Scale(max(low - air, 0.0), min(high + air, max(1.015, high)), start, end)
+
+
+def step_of(span: float, count: int) -> float:
+    """Return the smallest of 1, 2, 2.5 and 5 times a power of ten that takes at most ``count`` steps."""
+    power = 10.0 ** math.floor(math.log10(span / count))
+    return next(
+        (k * power for k in (1, 2, 2.5, 5, 10) if span / (k * power) <= count * (1 + 1e-9)), 10 * power
+    )
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+    step = step_of(high - low, count)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float, count: int) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        ticks = [round(d * 10.0**p, 12) for p in powers for d in digits if low <= d * 10.0**p <= high]
+        if len(ticks) >= count - 2:
+            break
+    return ticks
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move places apart until each is ``gap`` from the next, as little as possible in the squared sense.
+
+    Args:
+        places: Wanted places, any order.
+        gap: Least distance; less where they do not fit otherwise.
+        low: Smallest place allowed.
+        high: Largest place allowed.
+
+    Returns:
+        The new places, in the order given; equal places keep that order.
+    """
+    if not places:
+        return []
+    gap = min(gap, (high - low) / max(len(places) - 1, 1))
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    # With p_i - i * gap in place of p_i, "at least gap apart" becomes "not falling": isotonic regression,
+    # solved by pooling neighbours that are in the wrong order.
+    pools: list[tuple[float, int]] = []
+    for rank, i in enumerate(order):
+        mean, size = places[i] - rank * gap, 1
+        while pools and pools[-1][0] > mean:
+            before, count = pools.pop()
+            mean, size = (mean * size + before * count) / (size + count), size + count
+        pools.append((mean, size))
+    level = [mean for mean, size in pools for _ in range(size)]
+    top = high - (len(places) - 1) * gap
+    moved = [0.0] * len(places)
+    for rank, i in enumerate(order):
+        moved[i] = min(max(level[rank], low), top) + rank * gap
+    return moved
