@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError, did_you_mean
 
@@ -29,10 +29,15 @@ def _not_nan(value: float) -> float:
     return value
 
 
+def _nan_word(value: object) -> object:
+    """Read ``missing = nan``, a number in TOML, as the policy of that name."""
+    return "nan" if isinstance(value, float) and isnan(value) else value
+
+
 class IngestConfig(_Settings):
     """SOURCE -> JUDGMENTS."""
 
-    missing: Literal["zero", "nan"] = "zero"
+    missing: Annotated[Literal["zero", "nan"], BeforeValidator(_nan_word)] = "zero"
     """What a feature that a line does not name becomes: 0, or NaN."""
     sentinel: Annotated[float, AfterValidator(_not_nan)] | None = None
     """A value that means "missing" and becomes NaN; Istella writes 1.79769313486e+308."""

@@ -111,6 +111,8 @@ def _overlaps(source: Source, out: Path, names: list[str]) -> list[str]:
     Raises:
         SourceError: A query id is in two partitions, which a fold may train on together.
     """
+    if source.layout == "file":
+        return []
     queries = {name: parts.read_keys(parts.split_files(out, [name]))["qid"].unique() for name in names}
     if source.layout == "partitions":
         pairs = list(combinations(names, 2))

@@ -60,16 +60,15 @@ def read_parquet(
 
 def _columns(names: list[str], path: Path) -> list[str]:
     """Return the columns to read, features in the order of their numbers."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SourceError(f"column {twice!r} is there twice; drop one", file=path)
     check(names, ["qid", "label", "f1"], table="JUDGMENTS", where=path)
     if "f0" in names:
         raise SourceError("column 'f0': features count from f1; rename them", file=path)
     features = sorted(features_of(names), key=lambda name: int(name[1:]))
     check(names, [f"f{i}" for i in range(1, len(features) + 1)], table="JUDGMENTS", where=path)
-    wanted = ["qid", "label", *(["doc_id"] if "doc_id" in names else []), *features]
-    twice = next((name for name in wanted if names.count(name) > 1), None)
-    if twice is not None:
-        raise SourceError(f"column {twice!r} is there twice; drop one", file=path)
-    return wanted
+    return ["qid", "label", *(["doc_id"] if "doc_id" in names else []), *features]
 
 
 def _checked(
@@ -112,8 +111,9 @@ def _query_ids(qid: pa.Array, path: Path, row: int) -> pa.Array:
         qid = qid.dictionary_decode()
     _refuse(qid.is_null(), qid, "qid", "is missing; every row needs a query id", path, row)
     if pa.types.is_integer(qid.type):
-        fits = qid.type != pa.uint64() or not pc.any(pc.greater(qid, np.iinfo(np.int64).max)).as_py()
-        return qid.cast(QID_INT if fits else QID_TEXT)
+        most = pa.scalar(np.iinfo(np.int64).max, pa.uint64())
+        beyond = qid.type == pa.uint64() and pc.any(pc.greater(qid, most)).as_py()
+        return qid.cast(QID_TEXT if beyond else QID_INT)
     if pa.types.is_floating(qid.type):
         whole = qid.cast(pa.float64())
         bad = pc.or_(pc.not_equal(pc.floor(whole), whole), pc.greater(pc.abs(whole), 2.0**53))

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import store
 from pipeline.errors import BusyError, StorageError
-from filesystem import small_disk
+from tests.filesystem import small_disk
 
 COMMAND = "ranksieve run there"
 
