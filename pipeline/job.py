@@ -210,10 +210,12 @@ class Job:
 
     def _ingest(self, settings: dict[str, Any]) -> None:
         def work(out: list[Path]) -> Facts:
-            return ingest.run(
+            document = ingest.run(
                 self.source, out[0], config=self.config.ingest, split=self.config.split, seed=self.config.seed,
                 threads=self.all_threads, advance=lambda read: self._observer(Event("ingest", "advance", read)),
             )  # fmt: skip
+            ingest.require_contrast(self.source, document["splits"])
+            return document
 
         splits = {split.name: split.hold_out for split in self.source.splits}
         if not any(splits.values()):  # no split is drawn, so a new seed needs no new dataset

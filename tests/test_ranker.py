@@ -215,7 +215,10 @@ def test_what_lightgbm_refuses_is_one_line(tmp_path):
 def test_a_model_that_cannot_be_written(data, tmp_path):
     """The path and the reason reach the user as a storage error."""
     model = tmp_path / "nowhere" / "model.txt"
-    with pytest.raises(StorageError, match=rf"^training the ranker: {model}: No such file or directory$"):
+    with pytest.raises(
+        StorageError,
+        match=rf"^training the ranker: {model}: cannot be made here; choose another directory with --out$",
+    ):
         fit(data, model, config=CONFIG.model_copy(update={"trees": 1}))
 
 
