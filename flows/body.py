@@ -4,13 +4,13 @@ The flow in :mod:`flows.prepare` runs the same body with Prefect tasks in place 
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import store
+from pipeline import ranker, store
 from pipeline.errors import TrainingError
 from pipeline.job import ArmOf, Job
 
@@ -69,7 +69,9 @@ class Plain:
             try:
                 return [failure for future in futures if (failure := future.result())]
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+                while wait(futures, timeout=0.1).not_done:  # one may just be about to start
+                    ranker.end_trainings()
                 raise
 
 
