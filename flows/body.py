@@ -3,8 +3,9 @@
 The flow in :mod:`flows.prepare` runs the same body with Prefect tasks in place of plain calls.
 """
 
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -70,8 +71,10 @@ class Plain:
                 return [failure for future in futures if (failure := future.result())]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                while wait(futures, timeout=0.1).not_done:  # one may just be about to start
+                # Nothing can come of them any more; one may just be about to start.
+                while not all(future.done() for future in futures):
                     ranker.end_trainings()
+                    time.sleep(0.05)
                 raise
 
 

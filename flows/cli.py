@@ -15,6 +15,7 @@ from rich.console import Console
 from flows.body import Outcome, Plain, Until, body
 from pipeline.config import Config, override, parse, read_toml
 from pipeline.errors import RanksieveError, SourceError
+from pipeline.export import FORMATS, Format
 from pipeline.job import Job
 from pipeline.layout import RunLayout
 from pipeline.run import default_root, processors
@@ -156,6 +157,47 @@ def serve(
             "config": config.model_dump(mode="json"), "arms": names, "threads": threads,
         },
     )  # fmt: skip
+
+
+@cli.command()
+@click.argument("path", type=_PATH)
+@click.option("--check", is_flag=True, help="Compare every output of a run with its SHA-256, not 1 GiB.")
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+def inspect(path: Path, check: bool, as_json: bool) -> None:
+    """Show what is in PATH: a run, a dataset directory, or Parquet files."""
+    from flows.inspect_screen import show
+    from pipeline.inspect import inspect as look
+    from pipeline.inspect_run import CHECK_BYTES
+
+    facts = look(path, check_bytes=None if check else CHECK_BYTES)
+    if as_json:
+        click.echo(json.dumps(facts, allow_nan=False))
+    else:
+        show(_OUT, facts)
+
+
+@cli.command()
+@click.argument("run", type=_PATH)
+@click.option("--arm", required=True, help="The arm to hand over, such as mixed-20-guard75.")
+@click.option("--format", "kind", required=True, type=click.Choice(FORMATS), help="Whose format to write.")
+@click.option("--out", required=True, type=_PATH, help="Directory to make.")
+@click.option("--fold", type=click.IntRange(1), help="The fold, for a run with folds.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def export(run: Path, arm: str, kind: Format, out: Path, fold: int | None, as_json: bool) -> None:
+    """Hand an arm of RUN to other tools.
+
+    letor and lightgbm: its prepared set, with the validation and test lists; trec: qrels and run files of
+    its model on these lists.
+    """
+    from flows.export_screen import counting, show_export
+    from pipeline import export as exporting
+
+    with counting(_ERR, "rows") as tell:
+        facts = exporting.run(run, out, arm=arm, kind=kind, fold=fold, threads=processors(), advance=tell)
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        show_export(_OUT, out, facts)
 
 
 def _names(arms: str) -> list[str]:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from pipeline.job import Event, Job
 from pipeline.layout import RunLayout
+from pipeline.manifest import Manifest
 from pipeline.report.markdown import figures, number
 from pipeline.verdict import verdict
 
@@ -120,10 +121,16 @@ def summary_table(root: Path) -> tuple[Table, list[str]]:
         table.add_row(
             ("* " if row["recommended"] else "  ") + row["arm"], f"{row['rows']:,}", f"{row['rows_fraction']:.1%}",
             number(row["train_seconds"], ".1f"), *(number(at[row["arm"], k]) for k in cutoffs),
-            number(row["delta"], "+.4f"), number(row["p_holm"], ".3f"), number(row["delta_random"], "+.4f"),
+            number(row["delta"], "+z.4f"), number(row["p_holm"], ".3f"), number(row["delta_random"], "+z.4f"),
             style=style,
         )  # fmt: skip
     return table, verdict(summary, cutoff=cutoff)
+
+
+def _notices(root: Path) -> list[str]:
+    """Return what the run's report says a careful user should know."""
+    report = Manifest(RunLayout(root).manifest).steps().get("report", {})
+    return [str(notice) for notice in report.get("parameters", {}).get("notices", [])]
 
 
 def show_summary(console: Console, root: Path) -> None:
@@ -134,6 +141,8 @@ def show_summary(console: Console, root: Path) -> None:
     console.print("  * recommended, chosen on the validation lists\n", style="dim")
     for sentence in sentences:
         console.print(sentence.replace("`", ""), highlight=False)
+    for notice in _notices(root):
+        console.print(f"note: {notice}", highlight=False, style="yellow")
     console.print()
     layout = RunLayout(root)
     for what, path in (

@@ -93,16 +93,36 @@ def run(
     shutil.rmtree(staging)
     names = [n for s in source.splits for n in (s.name, *s.hold_out)]
     notices += _overlaps(source, out, names)
+    splits = {name: describe(parts.split_files(out, [name])) for name in names}
+    _require_contrast(source, splits)
     document = {
         "layout": source.layout,
         "features": len(features_of(schema.names)),
         "qid": str(schema.field("qid").type),
         "doc_id": "doc_id" in schema.names,
-        "splits": {name: describe(parts.split_files(out, [name])) for name in names},
+        "splits": splits,
         "notices": notices,
     }
     store.write_text(out / "dataset.json", json.dumps(document, indent=1) + "\n")
     return document
+
+
+def _require_contrast(source: Source, splits: dict[str, dict[str, int]]) -> None:
+    """Refuse training lists without positives, which teach nothing, or without negatives to select from."""
+    for fold in of_splits(list(splits)):
+        rows = sum(splits[name]["rows"] for name in fold.train)
+        negatives = sum(splits[name]["negatives"] for name in fold.train)
+        lists = " and ".join(fold.train)
+        if negatives == rows:
+            raise SourceError(
+                f"no relevant row: every label of {lists} is 0, so there is nothing to learn",
+                file=source.path,
+            )
+        if negatives == 0:
+            raise SourceError(
+                f"no negatives: no label of {lists} is 0, so there is nothing to select from",
+                file=source.path,
+            )
 
 
 def _overlaps(source: Source, out: Path, names: list[str]) -> list[str]:

@@ -233,15 +233,14 @@ class Job:
             self.files(of.fold.train),
             self.config.ranker.model_copy(update={"early_stopping": 0}),
         )
-        where = self.layout.dataset / of.fold.train[0]
+        where = self._where(self.layout.dataset / of.fold.train[0])
         keys = parts.read_keys(train_files)
-        score.require_contrast(keys, self._where(where))
         folds = self.config.score.folds if of.number >= 0 else 1
         if folds > keys["qid"].n_unique():
             raise ConfigError(
                 f"score.folds = {folds} but there are only {keys['qid'].n_unique()} training queries; use fewer folds"
             )
-        notices = select.too_long(keys, self._where(where))
+        notices = select.too_long(keys, where)
         name = f"{_prefix(of.fold, self.folds)}initial/{of.number if of.number >= 0 else 'in-sample'}"
 
         def work(out: list[Path]) -> Facts:
@@ -279,15 +278,9 @@ class Job:
         """Step: SCORES -> SELECTION of an arm."""
         at, arm = self.at(of.fold), of.arm
         options = arm.options(self.config.select)
-
-        def work(out: list[Path]) -> Facts:
-            facts = select.run(at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed)
-            share = facts["shortfall"]
-            notice = f"{arm.name}: guard, skip or row limit left {share:,} fewer negatives than asked for"
-            return {**facts, "notices": [notice] if share else []}
-
         self._step(
-            f"{_prefix(of.fold, self.folds)}selection/{arm.name}", work,
+            f"{_prefix(of.fold, self.folds)}selection/{arm.name}",
+            lambda out: select.run(at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed),
             inputs={"scores": [at.scores]},
             parameters={"strategy": arm.strategy, "guard": arm.guard, **options, "seed": self.config.seed},
             outputs=[at.selection(arm.name)],
@@ -315,10 +308,16 @@ class Job:
         vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
 
         def work(out: list[Path]) -> Facts:
-            return train.run(
+            facts = train.run(
                 files, out[0], vali=vali, config=self.config.ranker, seed=self.config.seed, cutoff=self.cutoff,
                 arm=of.arm.name, threads=self.threads, trees_done=self._trees(name, of),
             )  # fmt: skip
+            least = 2 * self.config.ranker.min_rows_per_leaf
+            notice = (
+                f"{name}: {facts['rows']:,} rows cannot fill two leaves of ranker.min_rows_per_leaf"
+                f" = {self.config.ranker.min_rows_per_leaf}, so the ranker is constant; set it lower"
+            )
+            return {**facts, "notices": [notice] if facts["rows"] < least else []}
 
         self._step(
             name, work,
@@ -364,9 +363,14 @@ class Job:
             self._together("metrics", [self.at(fold).metrics for fold in self.folds], self.layout.metrics)
 
     def _together(self, name: str, files: list[Path], out: Path) -> None:
-        work = lambda made: evaluate.together(files, made[0])  # noqa: E731
         order = [file.relative_to(self.layout.root).as_posix() for file in files]
-        self._step(name, work, inputs={"metrics": files}, parameters={"order": order}, outputs=[out])
+        self._step(
+            name,
+            lambda made: evaluate.together(files, made[0]),
+            inputs={"metrics": files},
+            parameters={"order": order},
+            outputs=[out],
+        )
 
     def compare(self, arms: Sequence[Arm]) -> None:
         """Step: METRICS -> SUMMARY."""
@@ -433,9 +437,22 @@ class Job:
 
     def notices(self) -> list[str]:
         """Return what a careful user should know, each once, in the order of the steps."""
+        facts = {name: self.manifest.facts(name) or {} for name in sorted(set(self._steps))}
         found = list(self.dataset["notices"])
-        for name in sorted(self._steps):
-            found += (self.manifest.facts(name) or {}).get("notices", [])
+        for name in facts:
+            found += facts[name].get("notices", [])
+        short = {
+            arm.name: sum(
+                facts.get(f"{_prefix(fold, self.folds)}selection/{arm.name}", {}).get("shortfall", 0)
+                for fold in self.folds
+            )
+            for arm in self.arms
+        }
+        if any(short.values()):
+            listed = ", ".join(f"{name} ({count:,})" for name, count in short.items() if count)
+            found.append(
+                f"fewer negatives than asked for, because of a guard, a skip or the row limit: {listed}"
+            )
         return list(dict.fromkeys(found))
 
     def _facts(self, fold: Fold, name: str) -> Facts:

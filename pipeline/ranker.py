@@ -9,6 +9,7 @@ Models do not depend on the thread count: histograms are built column by column
 that it is not written into the model file.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -26,7 +27,7 @@ import polars as pl
 
 from pipeline import parts, store
 from pipeline.config import Device, RankerConfig
-from pipeline.errors import DeviceError, StorageError, TrainingError
+from pipeline.errors import DeviceError, StorageError, TableError, TrainingError
 from pipeline.tables import features_of
 
 MAX_QUERY_ROWS: Final = 10_000
@@ -152,23 +153,22 @@ def _in_child(
     reader = threading.Thread(target=lambda: tail.extend(child.stderr or ()), daemon=True)
     reader.start()
     answer: dict[str, Any] = {}
-    try:
-        with child:
-            if child.stdin:
-                child.stdin.write(json.dumps(job) + "\n")
-                child.stdin.flush()
+    with child:
+        try:
+            _hand_over(child.stdin, job)
             for event in _events(child.stdout):
                 if "trees_done" in event:
                     if trees_done:
                         trees_done(event["trees_done"])
                 else:
                     answer = event
-    except BaseException:
-        child.kill()
-        raise
-    finally:
-        _UNDER_WAY.discard(child)
-        reader.join(timeout=5)
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            _UNDER_WAY.discard(child)
+            # Leaving the block closes the pipes; nobody may read from them then.
+            reader.join()
     if "error" in answer:
         kind = StorageError if answer.get("storage") else TrainingError
         raise kind(f"training {what}: {answer['error']}")
@@ -183,6 +183,18 @@ def end_trainings() -> None:
         child.kill()
 
 
+def _hand_over(stream: IO[str] | None, job: dict[str, Any]) -> None:
+    """Give the child its job; one that is already dead is told by its exit code."""
+    if stream is None:
+        return
+    try:
+        stream.write(json.dumps(job) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        with contextlib.suppress(BrokenPipeError):  # closing tries to write the rest
+            stream.close()
+
+
 def _events(stream: IO[str] | None) -> Iterator[dict[str, Any]]:
     """Yield the child's events; lines that are none (LightGBM's or a driver's own) are passed over."""
     for line in stream or ():
@@ -194,7 +206,9 @@ def _death(code: int, tail: list[str]) -> str:
     last = next((line.strip() for line in reversed(tail) if line.strip()), "")
     said = f"; its last words: {last}" if last else ""
     if code == -signal.SIGKILL:
-        return "the process was killed, most likely for lack of memory; keep fewer rows or free memory"
+        return (
+            "the process was killed (SIGKILL), most likely for lack of memory; keep fewer rows or free some"
+        )
     if code < 0:
         return f"LightGBM crashed ({signal.Signals(-code).name}){said}; nothing else is lost, run again"
     return f"the process ended with code {code}{said}"
@@ -216,6 +230,7 @@ def predict(
 
     Raises:
         StorageError: A model file or a part is damaged.
+        TableError: ``folds`` gives a query no model.
     """
     boosters = [_open_model(model) for model in models]
     scored = []
@@ -226,6 +241,7 @@ def predict(
             keys = keys.with_columns(fold=pl.lit(-1, pl.Int16))
         else:
             keys = keys.join(folds, on="qid", how="left", maintain_order="left")
+            _require_model(keys, len(boosters))
         fold = keys["fold"].to_numpy()
         scores = np.empty(len(keys))
         for number, booster in enumerate(boosters):
@@ -236,13 +252,27 @@ def predict(
     return pl.concat(scored)
 
 
+def _require_model(keys: pl.DataFrame, models: int) -> None:
+    without = keys.filter(~pl.col("fold").is_between(0, models - 1).fill_null(False))
+    if without.height:
+        query = without["qid"][0]
+        raise TableError(f"folds: query {query!r} has none of the {models} models; deal all queries again")
+
+
 def _open_model(path: Path) -> Any:
     import lightgbm
 
     try:
-        return lightgbm.Booster(model_file=str(path))
-    except lightgbm.basic.LightGBMError as error:
-        raise StorageError(f"{path}: not a LightGBM model ({error}); delete it and run again") from None
+        text = path.read_text(encoding="utf-8")
+        # LightGBM takes a model that is cut short, and predicts 0 with it or reads beyond its end.
+        if text.startswith("tree\n") and "\nend of parameters\n" in text:
+            return lightgbm.Booster(model_str=text)
+        reason = "it is empty, cut short or something else"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, lightgbm.basic.LightGBMError) as error:
+        reason = str(error).splitlines()[0]
+    raise StorageError(f"{path}: not a LightGBM model ({reason}); delete it and run again")
 
 
 # ---- The child process ------------------------------------------------------------------------------------

@@ -2,10 +2,10 @@
 
 import polars as pl
 import pytest
-from samples import scores_of
 
 from pipeline import draws
 from pipeline.negatives import context
+from tests.samples import scores_of
 
 # Query 7: negatives at 0.9, 0.5, 0.5, 0.1 and positives at 0.2, 0.4, 0.8; query 3: no positive.
 SCORES = scores_of(

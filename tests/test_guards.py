@@ -2,9 +2,9 @@
 
 import polars as pl
 import pytest
-from samples import scores_of
 
 from pipeline.negatives import guards
+from tests.samples import scores_of
 
 # Positives at 1, 2, 3, 5: median 2.5, 75th percentile 3.5.
 POSITIVES = ([1, 2, 1, 4], [1.0, 5.0, 3.0, 2.0])

@@ -105,7 +105,10 @@ def test_schema_is_the_contract(tmp_path: Path) -> None:
 
 def test_a_query_without_positives_is_counted(tmp_path: Path) -> None:
     """Of two queries one has label 0 only."""
-    run(write_splits(tmp_path / "d", train="0 qid:1 1:1\n0 qid:1 1:2\n3 qid:2 1:1\n", test=ROWS, vali=ROWS), tmp_path / "o")
+    run(
+        write_splits(tmp_path / "d", train="0 qid:1 1:1\n0 qid:1 1:2\n3 qid:2 1:1\n", test=ROWS, vali=ROWS),
+        tmp_path / "o",
+    )
     document = json.loads((tmp_path / "o" / "dataset.json").read_text())
     assert document["splits"]["train"]["queries_without_positive"] == 1
 
@@ -142,7 +145,12 @@ def test_progress_adds_up_to_the_size_of_the_files(tmp_path: Path) -> None:
     source = write_splits(tmp_path / "d", train=queries(50), vali=ROWS, test=ROWS)
     told: list[int] = []
     ingest.run(
-        locate(source), tmp_path / "o", config=IngestConfig(), split=SplitConfig(), seed=1, advance=told.append
+        locate(source),
+        tmp_path / "o",
+        config=IngestConfig(),
+        split=SplitConfig(),
+        seed=1,
+        advance=told.append,
     )
     assert sum(told) == sum(path.stat().st_size for path in source.iterdir())
 
@@ -214,7 +222,9 @@ def test_too_few_queries_to_split(tmp_path: Path) -> None:
 
 def test_queries_in_training_and_test_are_told(tmp_path: Path) -> None:
     """A leak, or files that number their queries anew: the user should know."""
-    source = write_splits(tmp_path / "d", train=queries(5), vali=queries(3, first=10), test=queries(4, first=4))
+    source = write_splits(
+        tmp_path / "d", train=queries(5), vali=queries(3, first=10), test=queries(4, first=4)
+    )
     assert run(source, tmp_path / "o")["notices"] == [
         "2 of 4 query ids of test are also in train; if they name the same queries, the figures of test are too good"
     ]
@@ -396,8 +406,16 @@ def test_a_dataset_is_a_source(tmp_path: Path) -> None:
         ({"label": [0, 2**53 + 1, 0, 1]}, SourceError, "row 1: label 9007199254740993 is not an integer"),
         ({"label": ["0"] * 4}, SourceError, "column 'label' is string; it must be a number"),
         ({"f1": ["0"] * 4}, SourceError, "column 'f1' is string; a feature must be a number"),
-        ({"f1": [[0.5]] * 4}, SourceError, "column 'f1' is list<element: double>; a feature must be a number"),
-        ({"doc_id": [[1]] * 4}, SourceError, "column 'doc_id' is list<element: int64>; it cannot be read as string"),
+        (
+            {"f1": [[0.5]] * 4},
+            SourceError,
+            "column 'f1' is list<element: double>; a feature must be a number",
+        ),
+        (
+            {"doc_id": [[1]] * 4},
+            SourceError,
+            "column 'doc_id' is list<element: int64>; it cannot be read as string",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_parquet_source(
@@ -412,7 +430,9 @@ def test_what_is_wrong_with_a_parquet_source(
     assert "\n" not in str(caught.value)
 
 
-def test_rows_are_counted_over_batches_and_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_counted_over_batches_and_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The number in the message is the row's place in the file."""
     monkeypatch.setattr(parquet, "_BATCH_ROWS", 3)
     table = pa.table({"qid": [1] * 20, "label": [0] * 17 + [99] * 3, "f1": [0.0] * 20})
@@ -441,7 +461,10 @@ def test_a_damaged_parquet_source_is_the_sources_fault(tmp_path: Path, damage: s
         "page": data[:4] + b"\xff" * 60 + data[64:],
     }[damage]
     path.write_bytes(damaged)
-    with pytest.raises(SourceError, match="not a readable Parquet file") as caught, publish(tmp_path / "o") as [out]:
+    with (
+        pytest.raises(SourceError, match="not a readable Parquet file") as caught,
+        publish(tmp_path / "o") as [out],
+    ):
         run(path, out)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
@@ -468,7 +491,9 @@ def test_a_split_without_rows(tmp_path: Path, text: str) -> None:
 
 def test_a_parquet_file_without_rows(tmp_path: Path) -> None:
     """The same as for text."""
-    empty = pa.table({"qid": pa.array([], pa.int64()), "label": pa.array([], pa.int64()), "f1": pa.array([], pa.float32())})
+    empty = pa.table(
+        {"qid": pa.array([], pa.int64()), "label": pa.array([], pa.int64()), "f1": pa.array([], pa.float32())}
+    )
     pq.write_table(empty, tmp_path / "a.parquet")
     with pytest.raises(SourceError, match="no rows"):
         run(tmp_path / "a.parquet", tmp_path / "o")
@@ -477,7 +502,10 @@ def test_a_parquet_file_without_rows(tmp_path: Path) -> None:
 def test_a_bad_line_names_its_place_and_leaves_nothing(tmp_path: Path) -> None:
     """File, line and column; no half dataset, no staging."""
     source = write_splits(tmp_path / "d", train=ROWS, vali=ROWS, test=ROWS + "0 qid:3 1:x\n")
-    with pytest.raises(SourceError, match=r"test\.txt:4:11: "), publish(tmp_path / "run" / "dataset") as [out]:
+    with (
+        pytest.raises(SourceError, match=r"test\.txt:4:11: "),
+        publish(tmp_path / "run" / "dataset") as [out],
+    ):
         run(source, out)
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -516,7 +544,9 @@ def test_a_full_disk_at_any_point_is_one_line(tmp_path: Path, kilobytes: int) ->
     """However far the ingest came, the last dataset stays and nothing of the new one does."""
     random = np.random.default_rng(0)
     text = "".join(
-        f"{query % 2} qid:{query} " + " ".join(f"{i}:{value:.6f}" for i, value in enumerate(row, start=1)) + "\n"
+        f"{query % 2} qid:{query} "
+        + " ".join(f"{i}:{value:.6f}" for i, value in enumerate(row, start=1))
+        + "\n"
         for query, row in enumerate(random.normal(size=(2_000, 20)))
     )
     (tmp_path / "data.txt").write_text(text)

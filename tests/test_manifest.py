@@ -77,7 +77,14 @@ def test_the_record_says_what_was_done(run: Run) -> None:
         lambda run: (run.out.unlink(), run.out.mkdir()),
         lambda run: (run.root / "manifest.json").unlink(),
     ],
-    ids=["input altered", "output gone", "output altered", "output cut", "output a directory", "manifest gone"],
+    ids=[
+        "input altered",
+        "output gone",
+        "output altered",
+        "output cut",
+        "output a directory",
+        "manifest gone",
+    ],
 )
 def test_whatever_is_not_as_it_was_runs_again(run: Run, change: Callable[[Run], object]) -> None:
     """After the change the step runs once, and then is kept again."""
@@ -223,7 +230,7 @@ def test_threads_record_all_their_steps(tmp_path: Path) -> None:
     def step(number: int) -> None:
         out = tmp_path / f"{number}.txt"
         manifest.do(
-            f"step-{number}", lambda made: made[0].write_text(str(number)) and {} or {},
+            f"step-{number}", lambda made: (made[0].write_text(str(number)) and {}) or {},
             inputs={}, parameters={"number": number}, outputs=[out],
         )  # fmt: skip
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from samples import scores_of
 
 from pipeline import parts, tables
 from pipeline.config import SelectConfig
@@ -13,6 +12,7 @@ from pipeline.errors import SourceError
 from pipeline.negatives import select
 from pipeline.negatives.arms import parse
 from pipeline.negatives.strategies import STRATEGIES
+from tests.samples import scores_of
 
 CONFIG = SelectConfig()
 # Query 1: a positive at 5.5; its negatives score 10 to 1, so a guard sets the five above 5.5 aside.

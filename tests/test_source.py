@@ -55,7 +55,7 @@ def test_three_files_under_their_spellings(tmp_path: Path, train: str, vali: str
 
 
 def test_missing_vali_is_held_out_of_train(tmp_path: Path) -> None:
-    """train and test are enough."""
+    """Train and test are enough."""
     source = locate(make(tmp_path, "train.txt", "test.txt"))
     assert source.splits == (
         SplitSource("train", (tmp_path / "train.txt",), hold_out=("vali",)),
@@ -105,7 +105,9 @@ def test_more_than_nine_folds_are_in_the_order_of_their_numbers(tmp_path: Path) 
     assert source.splits[9].hold_out == ("Fold10/vali", "Fold10/test")
 
 
-@pytest.mark.parametrize("form", ["S{}.txt", "s{}.txt.gz", "S{}/part-0.parquet", "S{}.parquet", "mq2008_S{}.txt"])
+@pytest.mark.parametrize(
+    "form", ["S{}.txt", "s{}.txt.gz", "S{}/part-0.parquet", "S{}.parquet", "mq2008_S{}.txt"]
+)
 def test_five_partitions(tmp_path: Path, form: str) -> None:
     """S1 to S5, one split each."""
     names = [form.format(n) for n in range(1, 6)]
@@ -163,7 +165,10 @@ def test_parquet_is_told_by_its_name(name: str, expected: bool) -> None:
         (["train.txt", "vali.txt", "valid.txt"], "two files for 'vali': vali.txt and valid.txt"),
         (["S1.txt", "S2.txt", "S4.txt"], "LETOR partitions need all of S1 to S5; missing: S3, S5"),
         (["S1.txt", "S1.txt.gz"], "two files for 's1'"),
-        (["Fold1/train.txt", "Fold3/train.txt"], "has Fold3 and no Fold2; to run on one fold, name its directory"),
+        (
+            ["Fold1/train.txt", "Fold3/train.txt"],
+            "has Fold3 and no Fold2; to run on one fold, name its directory",
+        ),
         (["Fold2/train.txt"], "has Fold2 and no Fold1"),
         (["Fold1/train.txt", "fold01/train.txt"], "Fold1 and fold01 are the same fold; keep one"),
         (["Fold1/train.txt", "Fold2/"], "no train file such as train.txt"),

@@ -4,12 +4,12 @@ import inspect
 
 import polars as pl
 import pytest
-from samples import scores_of
 
 from pipeline.config import SelectConfig
 from pipeline.negatives import context, strategies
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.strategies import STRATEGIES
+from tests.samples import scores_of
 
 NEGATIVES = 10
 # Ten negatives, hardest first, and a positive below all of them: row 0 has rank 1, row 9 rank 10.

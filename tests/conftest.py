@@ -1,0 +1,68 @@
+"""Runs that several test modules look at: made once, never changed."""
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.samples import write_letor_source
+
+SMALL = {
+    "seed": 7,
+    "ranker": {"trees": 5, "leaves": 31, "min_rows_per_leaf": 2},
+    "score": {"folds": 2},
+    "evaluate": {"cutoffs": [3, 10], "resamples": 200},
+}
+ARMS = ["mixed-40-guard75"]  # `all` and `random-40` join it
+
+
+def _once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """Make ``base/name`` in whichever test process comes first; the others wait."""
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (base / f"{name}.made").exists():
+            make(base / name)
+            (base / f"{name}.made").touch()
+    return base / name
+
+
+def _base(factory: pytest.TempPathFactory, worker: str) -> Path:
+    return factory.getbasetemp() if worker == "master" else factory.getbasetemp().parent
+
+
+@pytest.fixture(scope="session")
+def worker(request: pytest.FixtureRequest) -> str:
+    """The name of this test process; ``master`` without xdist."""
+    return getattr(request.config, "workerinput", {}).get("workerid", "master")
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
+    """A whole run on 24 training queries: arms all, random-40, mixed-40-guard75. Copy it to change it."""
+    from flows.body import Plain, body
+    from pipeline.config import parse
+    from pipeline.job import Job
+
+    def make(root: Path) -> None:
+        source = write_letor_source(root.with_name("small-source"), queries=24, documents=12)
+        body(Job(source, root, config=parse(SMALL), threads=2, arms=ARMS), Plain())
+
+    return _once(_base(tmp_path_factory, worker), "small-run", make)
+
+
+@pytest.fixture(scope="session")
+def folds_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
+    """A run on two folds, up to its prepared sets: arms all, random-50."""
+    from flows.body import Plain, Until, body
+    from pipeline.config import parse
+    from pipeline.job import Job
+
+    def make(root: Path) -> None:
+        source = root.with_name("folds-source")
+        for fold in (1, 2):
+            write_letor_source(source / f"Fold{fold}", queries=12, documents=6, seed=10 * fold)
+        config = parse({**SMALL, "score": {"scoring": "in-sample"}})
+        body(Job(source, root, config=config, threads=2, arms=["random-50"]), Plain(), until=Until.SELECT)
+
+    return _once(_base(tmp_path_factory, worker), "folds-run", make)

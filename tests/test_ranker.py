@@ -1,0 +1,365 @@
+"""LambdaMART in its child process: the model's bytes, the ways it can fail, and predictions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+
+from pipeline import parts, ranker
+from pipeline.config import RankerConfig
+from pipeline.errors import DeviceError, StorageError, TableError, TrainingError
+from tests.samples import NOISE_FEATURES, judgments, write_part
+
+CONFIG = RankerConfig(trees=12, leaves=5, min_rows_per_leaf=5)
+FEATURES = [f"f{i}" for i in range(1, NOISE_FEATURES + 2)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Return a directory with ``train.parquet``, ``vali.parquet`` and a model of ``train`` on one thread."""
+    where = tmp_path_factory.mktemp("ranker")
+    write_part(where / "train.parquet", judgments(seed=1))
+    write_part(where / "vali.parquet", judgments(20, seed=2))
+    fit(where, where / "model.txt")
+    return where
+
+
+def fit(data, model, *, file="train.parquet", config=CONFIG, threads=1, **options):
+    """Fit on one file of ``data``."""
+    return ranker.fit([data / file], model, config=config, seed=7, threads=threads, **options)
+
+
+def own_children():
+    """Return the ranker processes of this process."""
+    return [child for child in psutil.Process().children() if "pipeline.ranker" in " ".join(child.cmdline())]
+
+
+def wait_until(condition, seconds=30):
+    """Return whether ``condition`` came true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+# ---- The model ---------------------------------------------------------------------------------------------
+
+
+def test_bytes_do_not_depend_on_threads(data, tmp_path):
+    """Two threads write the very model of one, and the facts and reports are plausible."""
+    told = []
+    facts = fit(data, tmp_path / "model.txt", threads=2, trees_done=told.append)
+    assert (tmp_path / "model.txt").read_bytes() == (data / "model.txt").read_bytes()
+    assert facts.trees == 12
+    assert facts.rows == 40 * 12
+    assert facts.seconds > 0
+    assert 50 < facts.peak_memory_mb < 4000
+    assert told == sorted(told)
+    assert set(told) <= set(range(1, 13))
+
+
+def test_agrees_with_lightgbm_called_directly(data, tmp_path):
+    """The child trains what ``lightgbm.train`` does with the same parameters, labels, groups and weights."""
+    lightgbm = pytest.importorskip("lightgbm")
+    frame = judgments(seed=1).with_columns(weight=pl.Series(np.linspace(0.5, 3, 480), dtype=pl.Float32))
+    write_part(tmp_path / "weighted.parquet", frame)
+    fit(tmp_path, tmp_path / "model.txt", file="weighted.parquet")
+    dataset = lightgbm.Dataset(
+        frame.select(FEATURES).to_numpy(),
+        label=frame["label"].to_numpy(),
+        group=np.full(40, 12),
+        weight=frame["weight"].to_numpy(),
+    )
+    settings = ranker.parameters(CONFIG, seed=7) | {"num_threads": 1}
+    direct = lightgbm.train(settings, dataset, num_boost_round=12)
+    scored = ranker.predict([tmp_path / "model.txt"], [tmp_path / "weighted.parquet"], threads=1)
+    expected = direct.predict(frame.select(FEATURES).to_numpy(), num_threads=1)
+    np.testing.assert_allclose(scored["score"].to_numpy(), expected, rtol=1e-12)
+    unweighted = ranker.predict([data / "model.txt"], [tmp_path / "weighted.parquet"], threads=1)
+    assert not np.allclose(unweighted["score"].to_numpy(), expected)
+
+
+def test_rows_left_out_are_as_if_they_were_not_there(tmp_path):
+    """A list of rows trains the very model of a file with those rows alone, at weight 1."""
+    frame = judgments(seed=1)
+    some = frame.filter((pl.col("row_id") % 3 != 0) | (pl.col("label") > 0))
+    write_part(tmp_path / "train.parquet", frame)
+    write_part(tmp_path / "some.parquet", some.with_columns(weight=pl.lit(1.0, pl.Float32)))
+    some.select("row_id").sample(fraction=1.0, shuffle=True, seed=1).write_parquet(tmp_path / "rows.parquet")
+    facts = fit(tmp_path, tmp_path / "listed.txt", rows=tmp_path / "rows.parquet")
+    fit(tmp_path, tmp_path / "alone.txt", file="some.parquet")
+    assert facts.rows == some.height
+    assert (tmp_path / "listed.txt").read_bytes() == (tmp_path / "alone.txt").read_bytes()
+
+
+def test_early_stopping_keeps_fewer_trees(data, tmp_path):
+    """Trees after the best validation NDCG are not in the model; those before are the same ones."""
+    config = CONFIG.model_copy(update={"trees": 300, "learning_rate": 0.5, "early_stopping": 5})
+    facts = fit(data, tmp_path / "model.txt", config=config, vali=[data / "vali.parquet"], cutoff=3)
+    assert 0 < facts.trees < 290
+    text = (tmp_path / "model.txt").read_text()
+    assert text.count("\nTree=") == facts.trees
+
+
+def test_learns(data):
+    """The ranker puts relevant documents of queries it never saw above the others, mostly."""
+    scored = ranker.predict([data / "model.txt"], [data / "vali.parquet"], threads=1)
+    mean = scored.group_by(pl.col("label") > 0).agg(pl.col("score").mean()).sort("label")["score"]
+    assert mean[1] > mean[0] + 0.5
+
+
+# ---- Failures ----------------------------------------------------------------------------------------------
+
+
+def test_a_killed_child_is_named(data, tmp_path):
+    """A child killed while it boosts becomes one line that names what was trained and the likely cause."""
+
+    def kill(_):
+        for child in own_children():
+            child.kill()
+
+    config = CONFIG.model_copy(update={"trees": 100_000})
+    with pytest.raises(TrainingError) as caught:
+        fit(data, tmp_path / "model.txt", config=config, what="arm 'top-20'", trees_done=kill)
+    assert str(caught.value).startswith(
+        "training arm 'top-20': the process was killed (SIGKILL), most likely"
+    )
+    assert not (tmp_path / "model.txt").exists()
+
+
+def test_an_interrupt_ends_the_child(data, tmp_path):
+    """What the callback raises comes through at once, and no child is left behind."""
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    config = CONFIG.model_copy(update={"trees": 100_000})
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, tmp_path / "model.txt", config=config, trees_done=interrupt)
+    assert wait_until(lambda: not own_children(), seconds=5)
+
+
+@pytest.mark.parametrize("files", [1, 2000], ids=["short job", "job longer than a pipe holds"])
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (
+            "kill -SEGV $$",
+            "LightGBM crashed (SIGSEGV); its last words: line 2000; nothing else is lost, run again",
+        ),
+        (
+            "kill -ABRT $$",
+            "LightGBM crashed (SIGABRT); its last words: line 2000; nothing else is lost, run again",
+        ),
+        ("exit 3", "the process ended with code 3; its last words: line 2000"),
+        ("exit 0", "the process ended with code 0; its last words: line 2000"),
+    ],
+    ids=["segmentation fault", "abort", "code", "silence"],
+)
+def test_a_child_that_dies_is_described(tmp_path, monkeypatch, files, end, message):
+    """Whether or not it read its job, a dead child's signal or code and its last words are told in full."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nfor i in $(seq 2000); do echo line $i; done >&2\necho >&2\n{end}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(ranker.sys, "executable", str(program))
+    with pytest.raises(TrainingError) as caught:
+        ranker.fit([tmp_path / ("x" * 60)] * files, tmp_path / "m", config=CONFIG, seed=1, threads=1)
+    assert str(caught.value) == f"training the ranker: {message}"
+
+
+def test_noise_on_standard_output_is_passed_over(tmp_path, monkeypatch):
+    """Lines of a driver between the events do no harm."""
+    answer = json.dumps({"trees": 1, "rows": 2, "seconds": 0.5, "peak_memory_mb": 3})
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!/bin/sh\nread job\necho driver 1.0\necho '{{\"trees_done\": 1}}'\necho '{answer}'\necho bye\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(ranker.sys, "executable", str(program))
+    told = []
+    done = ranker.fit([Path("x")], tmp_path / "m", config=CONFIG, seed=1, threads=1, trees_done=told.append)
+    assert done == ranker.Fit(trees=1, rows=2, seconds=0.5, peak_memory_mb=3)
+    assert told == [1]
+
+
+def test_a_query_too_long_for_lightgbm(tmp_path):
+    """A query of 10,001 rows is named, with the limit and what to do, in one line."""
+    frame = judgments(3, 10_001, first_qid=70).select("row_id", "qid", "label", "f1")
+    write_part(tmp_path / "train.parquet", frame.filter((pl.col("qid") == 71) | (pl.col("row_id") % 5 == 0)))
+    with pytest.raises(TrainingError) as caught:
+        fit(tmp_path, tmp_path / "model.txt")
+    assert str(caught.value) == (
+        "training the ranker: query 71 has 10001 rows and LightGBM takes 10000 at most; keep fewer negatives"
+    )
+
+
+def test_what_lightgbm_refuses_is_one_line(tmp_path):
+    """A label beyond LightGBM's gains is refused by LightGBM itself, in one line."""
+    frame = judgments().with_columns(label=pl.lit(40, pl.UInt8))
+    write_part(tmp_path / "train.parquet", frame)
+    with pytest.raises(TrainingError, match=r"^training the ranker: .*label") as caught:
+        fit(tmp_path, tmp_path / "model.txt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_cannot_be_written(data, tmp_path):
+    """The path and the reason reach the user as a storage error."""
+    model = tmp_path / "nowhere" / "model.txt"
+    with pytest.raises(StorageError, match=rf"^training the ranker: {model}: No such file or directory$"):
+        fit(data, model, config=CONFIG.model_copy(update={"trees": 1}))
+
+
+def test_a_damaged_part_is_a_storage_error(tmp_path):
+    """A prepared set that is no Parquet file is named, and comes out of the child as what it is."""
+    (tmp_path / "train.parquet").write_text("not Parquet at all")
+    with pytest.raises(StorageError, match=r"train.parquet: not a readable Parquet file .*delete it and run"):
+        fit(tmp_path, tmp_path / "model.txt")
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from pipeline import ranker
+from pipeline.config import RankerConfig
+config = RankerConfig(trees=100_000, leaves=5, min_rows_per_leaf=5)
+ranker.fit([Path(sys.argv[1])], Path(sys.argv[2]), config=config, seed=1, threads=1,
+           trees_done=lambda done: print(done, flush=True))
+"""
+
+
+def test_the_child_ends_with_its_parent(data, tmp_path):
+    """When the run is killed with no chance to clean up, its training does not go on."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", PARENT, str(data / "train.parquet"), str(tmp_path / "model.txt")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as parent:
+        assert parent.stdout.readline().strip().isdigit()
+        [child] = psutil.Process(parent.pid).children()
+        os.kill(parent.pid, signal.SIGKILL)
+    assert parent.returncode == -signal.SIGKILL
+    gone = wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, seconds=20)
+    if not gone:
+        child.kill()
+    assert gone
+
+
+# ---- Predictions -------------------------------------------------------------------------------------------
+
+
+def model_of(path, frame, *, seed=1):
+    """Write a small model trained in this process and return it."""
+    lightgbm = pytest.importorskip("lightgbm")
+    settings = {
+        "objective": "regression",
+        "num_leaves": 4,
+        "min_data_in_leaf": 2,
+        "verbosity": -1,
+        "seed": seed,
+    }
+    dataset = lightgbm.Dataset(frame.select(FEATURES).to_numpy(), label=frame["label"].to_numpy())
+    booster = lightgbm.train({**settings, "num_threads": 1}, dataset, num_boost_round=seed + 1)
+    booster.save_model(path)
+    return booster
+
+
+def test_each_query_is_scored_by_the_model_of_its_fold(tmp_path, monkeypatch):
+    """Three models, two parts of several row groups: each row has the score of its query's model."""
+    monkeypatch.setattr(parts, "rows_per_group", lambda features: 30)
+    frame = judgments(12, 10)
+    files = [
+        write_part(tmp_path / "part-0.parquet", frame.head(70)),
+        write_part(tmp_path / "part-1.parquet", frame.tail(50)),
+    ]
+    models = [model_of(tmp_path / f"{i}.txt", frame, seed=i) for i in range(3)]
+    folds = pl.DataFrame({"qid": range(12, 0, -1), "fold": pl.Series([0, 1, 2] * 4, dtype=pl.Int16)})
+    paths = [tmp_path / f"{i}.txt" for i in range(3)]
+    scored = ranker.predict(paths, files, folds, threads=2)
+    assert scored.select("row_id", "qid", "label").equals(frame.select("row_id", "qid", "label"))
+    assert scored.schema["fold"] == pl.Int16
+    features = frame.select(FEATURES).to_numpy()
+    every = np.stack([model.predict(features) for model in models])
+    fold = np.array([[0, 1, 2][(12 - q) % 3] for q in frame["qid"]])
+    np.testing.assert_array_equal(scored["fold"].to_numpy(), fold)
+    np.testing.assert_array_equal(scored["score"].to_numpy(), every[fold, np.arange(120)])
+    alone = ranker.predict(paths[1:2], files, threads=1)
+    np.testing.assert_array_equal(alone["score"].to_numpy(), every[1])
+    assert set(alone["fold"]) == {-1}
+
+
+@pytest.mark.parametrize("fold", [None, 1, -1])
+def test_a_query_without_a_model_is_refused(tmp_path, fold):
+    """No row is ever left with a score that nothing gave it."""
+    frame = judgments(2, 20)
+    part = write_part(tmp_path / "part.parquet", frame)
+    model_of(tmp_path / "0.txt", frame)
+    folds = pl.DataFrame({"qid": [1, 2], "fold": pl.Series([0, fold], dtype=pl.Int16)})
+    with pytest.raises(TableError, match="query 2 has none of the 1 models"):
+        ranker.predict([tmp_path / "0.txt"], [part], folds, threads=1)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "header", "trees", "parameters", "noise", "nonsense"])
+def test_a_damaged_model_is_a_storage_error(tmp_path, damage):
+    """A model that is missing, cut short or not LightGBM's is named, with what to do."""
+    part = write_part(tmp_path / "part.parquet", judgments(2, 20))
+    model_of(tmp_path / "model.txt", judgments(2, 20))
+    whole = (tmp_path / "model.txt").read_bytes()
+    (tmp_path / "model.txt").unlink()
+    content = {
+        "empty": b"",
+        "header": whole[:200],
+        "trees": whole[: whole.index(b"end of trees")],
+        "parameters": whole[: whole.index(b"end of parameters")],
+        "noise": b"\xff\xfe\x00",
+        "nonsense": b"tree\nversion=v4\nend of parameters\n",
+    }
+    if damage != "missing":
+        (tmp_path / "model.txt").write_bytes(content[damage])
+    with pytest.raises(
+        StorageError, match=r"model.txt: not a LightGBM model .*delete it and run again"
+    ) as caught:
+        ranker.predict([tmp_path / "model.txt"], [part], threads=1)
+    assert "\n" not in str(caught.value)
+
+
+# ---- Devices -----------------------------------------------------------------------------------------------
+
+
+def test_the_cpu_is_always_there():
+    """No test is needed, and no child started."""
+    ranker.require_device("cpu")
+
+
+def test_cuda_says_how_to_get_it():
+    """The wheel on PyPI has no CUDA: one line says so, and what LightGBM said."""
+    with pytest.raises(DeviceError) as caught:
+        ranker.require_device("cuda")
+    assert str(caught.value).startswith(
+        "ranker.device = 'cuda' does not work here: it needs an NVIDIA GPU and a"
+    )
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+def test_opencl_ranks_like_the_cpu(data, tmp_path):
+    """The OpenCL device's model gives the CPU model's scores."""
+    try:
+        ranker.require_device("gpu")
+    except DeviceError as error:
+        pytest.skip(str(error))
+    fit(data, tmp_path / "gpu.txt", config=CONFIG.model_copy(update={"device": "gpu"}))
+    files = [data / "vali.parquet"]
+    gpu, cpu = (
+        ranker.predict([model], files, threads=1)["score"].to_numpy()
+        for model in (tmp_path / "gpu.txt", data / "model.txt")
+    )
+    np.testing.assert_allclose(gpu, cpu, rtol=1e-6, atol=1e-6)
