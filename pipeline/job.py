@@ -376,7 +376,10 @@ class Job:
 
     def compare(self, arms: Sequence[Arm]) -> None:
         """Step: METRICS -> SUMMARY."""
+        there = {arm.name for arm in arms}
         facts = [self.arm_facts(arm) for arm in arms]
+        for fact in facts:  # the training of a control can fail, too
+            fact["control"] = fact["control"] if fact["control"] in there else None
         settings = {
             "seed": self.config.seed,
             "resamples": self.config.evaluate.resamples,
