@@ -95,6 +95,11 @@ class ScoreConfig(_Settings):
     one model scores what it was trained on, as in Lucchese et al. 2017."""
     folds: Annotated[int, Field(ge=2, le=100)] = 4
     """Number of out-of-fold models."""
+    trees: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Boosting rounds of an initial ranker; unset: as many as ``ranker.trees``."""
+    negatives: Share = 1.0
+    """Share of each query's negatives, drawn at random, that an initial ranker trains on. It scores them
+    all."""
 
 
 class SelectConfig(_Settings):

@@ -170,10 +170,18 @@ class Job:
 
     def training_work(self) -> float:
         """Return the expected work of all trainings, in row-trees."""
-        trees, initial = self.config.ranker.trees, self.initial()
-        share = (1 - 1 / self.config.score.folds) if initial[0].number >= 0 else 1.0
-        rankers = sum(self._rows(of.fold) * share for of in initial)
-        return trees * (rankers + sum(self._arm_rows(of) for of in self.every_arm()))
+        rankers = self.initial_trees * sum(self._initial_rows(of) for of in self.initial())
+        return rankers + self.config.ranker.trees * sum(self._arm_rows(of) for of in self.every_arm())
+
+    @property
+    def initial_trees(self) -> int:
+        """Boosting rounds of an initial ranker."""
+        return self.config.score.trees or self.config.ranker.trees
+
+    def _initial_rows(self, of: InitialOf) -> float:
+        negatives = sum(int(self.dataset["splits"][name]["negatives"]) for name in of.fold.train)
+        rows = self._rows(of.fold) - negatives * (1 - self.config.score.negatives)
+        return rows * (1 - 1 / self.config.score.folds if of.number >= 0 else 1)
 
     def _rows(self, fold: Fold) -> int:
         return sum(int(self.dataset["splits"][name]["rows"]) for name in fold.train)
@@ -231,10 +239,8 @@ class Job:
 
     def fit_initial(self, of: InitialOf) -> InitialOf:
         """Step: JUDGMENTS -> one initial ranker."""
-        train_files, settings = (
-            self.files(of.fold.train),
-            self.config.ranker.model_copy(update={"early_stopping": 0}),
-        )
+        train_files, share = self.files(of.fold.train), self.config.score.negatives
+        settings = self.config.ranker.model_copy(update={"early_stopping": 0, "trees": self.initial_trees})
         where = self._where(self.layout.dataset / of.fold.train[0])
         keys = parts.read_keys(train_files)
         folds = self.config.score.folds if of.number >= 0 else 1
@@ -248,7 +254,8 @@ class Job:
         def work(out: list[Path]) -> Facts:
             facts = score.fit(
                 train_files, out[0], out[0].with_name(out[0].name + "-rows"), folds=folds, leave_out=of.number,
-                config=settings, seed=self.config.seed, threads=self.threads, trees_done=self._trees(name, of),
+                config=settings, negatives=share, seed=self.config.seed, threads=self.threads,
+                trees_done=self._trees(name, of),
             )  # fmt: skip
             return {**facts, "notices": notices}
 
@@ -257,9 +264,10 @@ class Job:
             inputs={"train": train_files},
             parameters={
                 "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "leave_out": of.number,
+                **({"negatives": share} if share < 1 else {}),
             },
             outputs=[self.at(of.fold).initial_model(of.number)],
-            worth=self._rows(of.fold) * self.config.ranker.trees * (1 - 1 / folds if folds > 1 else 1),
+            worth=self._initial_rows(of) * self.initial_trees,
         )  # fmt: skip
         return of
 
@@ -471,11 +479,7 @@ class Job:
 
     def _trees(self, name: str, of: InitialOf | ArmOf) -> Callable[[int], None]:
         """Return a callback that turns trees done so far into work done since the last call."""
-        rows = (
-            self._arm_rows(of)
-            if isinstance(of, ArmOf)
-            else self._rows(of.fold) * (1 - 1 / self.config.score.folds)
-        )
+        rows = self._arm_rows(of) if isinstance(of, ArmOf) else self._initial_rows(of)
         last = 0
 
         def tell(trees: int) -> None:

@@ -123,7 +123,9 @@ def test_a_second_run_does_nothing(source: Path, copy: Path) -> None:
     assert {event.state for event in events} == {"start", "kept"}
 
 
-def test_stage_by_stage_is_the_same_as_at_once(source: Path, finished: Path, tmp_path: Path, quick: None) -> None:
+def test_stage_by_stage_is_the_same_as_at_once(
+    source: Path, finished: Path, tmp_path: Path, quick: None
+) -> None:
     """Each stage goes on from the last one, without the source, and the bytes are those of one run."""
     root = tmp_path / "run"
     assert ran(source, root, until=Until.INGEST) == {"ingest"}
@@ -346,7 +348,11 @@ def victim(source: Path, tmp_path: Path) -> Iterator[Callable[[int], "subprocess
 
 
 def test_a_killed_run_goes_on(
-    source: Path, finished: Path, tmp_path: Path, victim: Callable[[int], "subprocess.Popen[str]"], quick: None
+    source: Path,
+    finished: Path,
+    tmp_path: Path,
+    victim: Callable[[int], "subprocess.Popen[str]"],
+    quick: None,
 ) -> None:
     """SIGKILL amid two trainings: their processes end too, the lock is free, finished steps are kept."""
     process = victim(2)
@@ -371,7 +377,11 @@ def test_a_killed_run_goes_on(
 
 
 def test_a_run_killed_while_it_reads_goes_on(
-    source: Path, finished: Path, tmp_path: Path, victim: Callable[[int], "subprocess.Popen[str]"], quick: None
+    source: Path,
+    finished: Path,
+    tmp_path: Path,
+    victim: Callable[[int], "subprocess.Popen[str]"],
+    quick: None,
 ) -> None:
     """SIGKILL in the first step leaves a half dataset, which the next run sweeps away."""
     process = victim(1)
@@ -463,7 +473,9 @@ def test_partitions_run_as_five_folds(tmp_path: Path, quick: None) -> None:
     settings = ("score.scoring='in-sample'", "ranker.trees=2")
     go(data, tmp_path / "run", *settings, threads=2)
     root = tmp_path / "run"
-    metrics = pl.read_parquet(root / "metrics.parquet").filter(pl.col("split") == "test", pl.col("cutoff") == 10)
+    metrics = pl.read_parquet(root / "metrics.parquet").filter(
+        pl.col("split") == "test", pl.col("cutoff") == 10
+    )
     assert metrics.group_by("arm", "fold").len().sort("arm", "fold")["len"].to_list() == [4] * 10
     for arm in ("all", "random-20"):
         assert metrics.filter(pl.col("arm") == arm)["qid"].sort().to_list() == list(range(1, 21))
@@ -569,7 +581,9 @@ def test_a_full_disk_at_every_step_loses_nothing(source: Path, finished: Path) -
         root = disk / "run"
         filler.append(disk / "filler")
         for step in STEPS:
-            with pytest.raises(StorageError, match="the disk is full; free some space and run again") as caught:
+            with pytest.raises(
+                StorageError, match="the disk is full; free some space and run again"
+            ) as caught:
                 go(source, root, observer=fill_at(step))
             assert "\n" not in str(caught.value)
             assert ".tmp-" not in str(caught.value)
