@@ -188,8 +188,11 @@ class Job:
 
     def _arm_rows(self, of: ArmOf) -> float:
         splits = [self.dataset["splits"][name] for name in of.fold.train]
-        negatives = sum(int(split["negatives"]) for split in splits)
-        return self._rows(of.fold) - negatives * (1 - of.arm.fraction)
+        rows, negatives, queries = (
+            sum(int(s[key]) for s in splits) for key in ("rows", "negatives", "queries")
+        )
+        kept = of.arm.budget.expected(negatives=negatives, positives=rows - negatives, queries=queries)
+        return rows - negatives + kept
 
     # ---- The steps -------------------------------------------------------------------------------------
 
@@ -200,6 +203,7 @@ class Job:
             self._ingest(settings)
         else:
             self._keep_dataset(settings)
+        self._require_columns()
         store.write_text(self.layout.config, to_toml(self.config))
 
     def _keep_dataset(self, settings: dict[str, Any]) -> None:
@@ -215,6 +219,13 @@ class Job:
                 raise ConfigError(
                     f"{name} decided how {self.layout.dataset} was made: run again with its SOURCE to change it"
                 )
+
+    def _require_columns(self) -> None:
+        """Raise what an arm reads and the data does not have, before anything is trained."""
+        for fold in self.folds:
+            columns = parts.schema_of(self.files(fold.train)).names
+            for arm in self.arms:
+                select.require(arm, self.config.select, columns)
 
     def _ingest(self, settings: dict[str, Any]) -> None:
         def work(out: list[Path]) -> Facts:
@@ -288,11 +299,15 @@ class Job:
         """Step: SCORES -> SELECTION of an arm."""
         at, arm = self.at(of.fold), of.arm
         options = arm.options(self.config.select)
+        # Most arms need the scores alone; the others are made again when the training split changes.
+        train_files = self.files(of.fold.train) if arm.reads(self.config.select) else []
         self._step(
             f"{_prefix(of.fold, self.folds)}selection/{arm.name}",
-            lambda out: select.run(at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed),
-            inputs={"scores": [at.scores]},
-            parameters={"strategy": arm.strategy, "guard": arm.guard, **options, "seed": self.config.seed},
+            lambda out: select.run(
+                at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed, files=train_files
+            ),
+            inputs={"scores": [at.scores], **({"train": train_files} if train_files else {})},
+            parameters={"arm": arm.name, **options, "seed": self.config.seed},
             outputs=[at.selection(arm.name)],
         )  # fmt: skip
         return of
@@ -461,7 +476,7 @@ class Job:
         if any(short.values()):
             listed = ", ".join(f"{name} ({count:,})" for name, count in short.items() if count)
             found.append(
-                f"fewer negatives than asked for, because of a guard, a skip or the row limit: {listed}"
+                f"fewer negatives than asked for, because a guard, the strategy or the row limit left no more: {listed}"
             )
         return list(dict.fromkeys(found))
 
