@@ -57,7 +57,6 @@ def little_memory(*, rows_per_group: int, bucket_bytes: int, block_bytes: int) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "rows_per_group", lambda features: rows_per_group)
         patch.setattr(ingest, "_BUCKET_BYTES", bucket_bytes)
-        patch.setattr(ingest, "_require_contrast", lambda source, splits: None)  # rows are drawn blindly
         patch.setattr(letor, "read_letor", partial(letor.read_letor, block_bytes=block_bytes))
         yield
 
