@@ -141,7 +141,7 @@ def _overlaps(source: Source, out: Path, names: list[str]) -> list[str]:
     if source.layout == "partitions":
         pairs = list(combinations(names, 2))
     else:
-        pairs = [(f.train[0], held) for f in of_splits(names) for held in (*f.vali, *f.test)]
+        pairs = [(f.train[0], held) for f in of_splits(names) for held in (*f.vali, *f.test) if held in queries]
     notices = []
     for one, other in pairs:
         shared = queries[one].filter(queries[one].is_in(queries[other].implode()))
