@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +20,10 @@ from pipeline import ranker, train
 from pipeline.config import Config, override, parse
 from pipeline.errors import BusyError, ConfigError, SourceError, StorageError, TrainingError
 from pipeline.job import Event, Job, Observer
-from tests.filesystem import small_disk
+from tests.filesystem import fill, small_disk
 from tests.samples import write_letor_source
 
+Once = Callable[[str, Callable[[Path], Any]], Path]
 ARMS = ["random-20"]  # with its baseline: `all`, which trains on the dataset, and one with a prepared set
 SETTINGS: dict[str, Any] = {
     "ranker": {"trees": 5, "min_rows_per_leaf": 5},
@@ -75,19 +75,21 @@ def leftovers(root: Path) -> list[str]:
     return [p.name for p in root.rglob(".*") if p.name != ".lock"]
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def source(once: Once) -> Path:
     """A small LETOR source: 12 training queries of 15 documents."""
-    return write_letor_source(tmp_path_factory.mktemp("source") / "small")
+    return once("job-source", write_letor_source)
 
 
-@pytest.fixture(scope="module")
-def finished(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def finished(once: Once, source: Path) -> Path:
     """A run that nothing happened to, on one thread."""
-    root = tmp_path_factory.mktemp("finished") / "run"
-    assert ran(source, root) == set(STEPS)
-    assert leftovers(root) == []
-    return root
+
+    def make(root: Path) -> None:
+        assert ran(source, root) == set(STEPS)
+        assert leftovers(root) == []
+
+    return once("job-run", make)
 
 
 @pytest.fixture
@@ -315,11 +317,12 @@ def test_an_error_in_the_middle_of_a_step_leaves_nothing(
 
 
 VICTIM = """
-import sys
+import signal, sys
 from pathlib import Path
 from flows.body import Plain, body
 from pipeline.config import Config
 from pipeline.job import Job
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background process of some shells
 source, root, config, arm, threads = sys.argv[1:]
 watch = lambda event: print(event.state, event.step, flush=True)
 job = Job(Path(source), Path(root), config=Config.model_validate_json(config), threads=int(threads), arms=[arm],
@@ -338,13 +341,17 @@ def victim(source: Path, tmp_path: Path) -> Iterator[Callable[[int], "subprocess
         arguments = [str(source), str(tmp_path / "run"), config, *ARMS, str(threads)]
         command = [sys.executable, "-c", VICTIM, *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
+        started.append(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            )
+        )
         return started[-1]
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        with process:
+            process.kill()
 
 
 def test_a_killed_run_goes_on(
@@ -438,7 +445,7 @@ def test_a_damaged_dataset_without_its_source_is_not_used(copy: Path) -> None:
 def test_ingest_settings_cannot_change_without_the_source(copy: Path) -> None:
     """config.toml never says what the dataset is not; settings that did not shape it are free."""
     before = (copy / "config.toml").read_bytes()
-    with pytest.raises(ConfigError, match="ingest decided how .* was made: run again with its SOURCE"):
+    with pytest.raises(ConfigError, match=r"ingest decided how .* was made: run again with its SOURCE"):
         go(None, copy, "ingest.missing='nan'")
     assert (copy / "config.toml").read_bytes() == before
     assert ran(None, copy, "split.vali=0.1") == {"report"}
@@ -559,37 +566,47 @@ def test_a_failed_initial_ranker_ends_the_run(
 # ---- The disk --------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_at_every_step_loses_nothing(source: Path, finished: Path) -> None:
+def full_at(step: str, filler: Path) -> Observer:
+    """Return a watcher that leaves not a byte free on the disk of ``filler`` when ``step`` starts."""
+
+    def watch(event: Event) -> None:
+        if (event.step, event.state) == (step, "start"):
+            fill(filler)
+
+    return watch
+
+
+def test_a_full_disk_at_every_step_loses_nothing(source: Path, finished: Path, quick: None) -> None:
     """Whichever step meets it, the run ends in one line, and goes on once there is space."""
-    filler: list[Path] = []
-
-    def fill_at(step: str) -> Observer:
-        def watch(event: Event) -> None:
-            if (event.step, event.state) == (step, "start"):
-                descriptor = os.open(filler[0], os.O_WRONLY | os.O_CREAT)
-                try:
-                    while True:
-                        os.write(descriptor, b"\0" * 4096)
-                except OSError:
-                    pass
-                finally:
-                    os.close(descriptor)
-
-        return watch
-
     with small_disk(megabytes=2) as disk:
         root = disk / "run"
-        filler.append(disk / "filler")
         for step in STEPS:
             with pytest.raises(
                 StorageError, match="the disk is full; free some space and run again"
             ) as caught:
-                go(source, root, observer=fill_at(step))
+                go(source, root, observer=full_at(step, disk / "filler"))
             assert "\n" not in str(caught.value)
             assert ".tmp-" not in str(caught.value)
             assert leftovers(root) == []
-            filler[0].unlink()
+            (disk / "filler").unlink()
         assert ran(source, root) == {"report"}
+        assert contents(root) == contents(finished)
+
+
+def test_a_full_disk_met_by_a_training_process(source: Path, finished: Path) -> None:
+    """The process that trains says so to its parent: the same line, and the last good model of each arm."""
+    with small_disk(megabytes=2) as disk:
+        root = Path(shutil.copytree(finished, disk / "run"))
+        (root / "models" / "all.txt").unlink()
+        with pytest.raises(StorageError) as caught:
+            go(source, root, observer=full_at("model/all", disk / "filler"))
+        assert str(caught.value) == (
+            f"training arm 'all': {root}/models/all.txt: the disk is full; free some space and run again,"
+            " finished steps are kept"
+        )
+        assert leftovers(root) == []
+        (disk / "filler").unlink()
+        assert ran(source, root) == {"model/all", *LAST}
         assert contents(root) == contents(finished)
 
 
@@ -615,15 +632,14 @@ def test_an_interrupted_run_does_not_wait_for_its_trainings(
     for line in process.stdout:
         if line == "start initial/1\n":
             break
-    time.sleep(0.3)
-    children = psutil.Process(process.pid).children(recursive=True)
-    for child in children:
-        child.suspend()  # a training that would take for ever
+    run, deadline = psutil.Process(process.pid), time.monotonic() + 20
+    while len(trainings := run.children()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)  # until they are what they will be
+    for training in trainings:
+        training.suspend()  # as good as one that takes for ever
     process.send_signal(signal.SIGINT)
-    deadline = threading.Timer(20, process.kill)
-    deadline.start()
-    process.communicate()
-    deadline.cancel()
-    assert process.returncode != -signal.SIGKILL
-    _, alive = psutil.wait_procs(children, timeout=10)
+    assert process.wait(timeout=20) == -signal.SIGINT
+    _, alive = psutil.wait_procs(trainings, timeout=10)
     assert alive == []
+    assert leftovers(tmp_path / "run") == []
