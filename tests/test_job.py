@@ -19,7 +19,8 @@ from flows.body import Outcome, Plain, Until, body
 from pipeline import ranker, train
 from pipeline.config import Config, override, parse
 from pipeline.errors import BusyError, ConfigError, SourceError, StorageError, TrainingError
-from pipeline.job import Event, Job, Observer
+from pipeline.job import Job
+from pipeline.plan import Event, Observer
 from tests.filesystem import fill, small_disk
 from tests.samples import write_letor_source
 
