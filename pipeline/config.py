@@ -6,11 +6,20 @@ Thread counts are not settings: they never change a result, so they belong to th
 import tomllib
 from collections.abc import Iterable
 from itertools import pairwise
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from pipeline.errors import ConfigError, did_you_mean
 
@@ -23,12 +32,23 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _not_nan(value: float) -> float:
+    if isnan(value):
+        raise ValueError("ingest.sentinel: NaN is missing already; give a number, or leave it out")
+    return value
+
+
+def _nan_word(value: object) -> object:
+    """Read ``missing = nan``, a number in TOML, as the policy of that name."""
+    return "nan" if isinstance(value, float) and isnan(value) else value
+
+
 class IngestConfig(_Settings):
     """SOURCE -> JUDGMENTS."""
 
-    missing: Literal["zero", "nan"] = "zero"
+    missing: Annotated[Literal["zero", "nan"], BeforeValidator(_nan_word)] = "zero"
     """What a feature that a line does not name becomes: 0, or NaN."""
-    sentinel: float | None = None
+    sentinel: Annotated[float, AfterValidator(_not_nan)] | None = None
     """A value that means "missing" and becomes NaN; Istella writes 1.79769313486e+308."""
 
 
@@ -76,6 +96,11 @@ class ScoreConfig(_Settings):
     one model scores what it was trained on, as in Lucchese et al. 2017."""
     folds: Annotated[int, Field(ge=2, le=100)] = 4
     """Number of out-of-fold models."""
+    trees: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Boosting rounds of an initial ranker; unset: as many as ``ranker.trees``."""
+    negatives: Share = 1.0
+    """Share of each query's negatives, drawn at random, that an initial ranker trains on. It scores them
+    all."""
 
 
 class SelectConfig(_Settings):

@@ -5,6 +5,7 @@ flow calls its methods. Every method is a step of the manifest, so calling one a
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ import polars as pl
 
 from pipeline import compare, evaluate, ingest, parts, prepare, ranker, report, score, store, train
 from pipeline.config import Config, to_toml
-from pipeline.errors import ConfigError, SourceError
+from pipeline.errors import ConfigError, SourceError, StorageError
 from pipeline.folds import Fold, of_splits
 from pipeline.layout import FoldLayout, RunLayout
 from pipeline.manifest import Done, Facts, Manifest
@@ -100,7 +101,7 @@ class Job:
 
     def check(self) -> None:
         """Raise what can be known to be wrong before any work: the source, the device."""
-        if self._source_path is not None:
+        if self.has_source:
             _ = self.source
         elif not (self.layout.dataset / "dataset.json").is_file():
             raise SourceError(
@@ -108,10 +109,14 @@ class Job:
             )
         ranker.require_device(self.config.ranker.device)
 
-    @property
+    @cached_property
     def has_source(self) -> bool:
-        """Whether there is a source to read, or only the dataset of an earlier run."""
-        return self._source_path is not None
+        """Whether there is a source to read, or only the dataset that an earlier run made of it."""
+        if self._source_path is None or os.path.exists(self._source_path):  # noqa: PTH110 - answers any path
+            return self._source_path is not None
+        record = self.manifest.steps().get("ingest", {"inputs": {}})
+        files = [Path(name) for role in record["inputs"].values() for name in role or ()]
+        return not files or not all(file.is_relative_to(self._source_path) for file in files)
 
     @cached_property
     def source(self) -> Source:
@@ -165,10 +170,18 @@ class Job:
 
     def training_work(self) -> float:
         """Return the expected work of all trainings, in row-trees."""
-        trees, initial = self.config.ranker.trees, self.initial()
-        share = (1 - 1 / self.config.score.folds) if initial[0].number >= 0 else 1.0
-        rankers = sum(self._rows(of.fold) * share for of in initial)
-        return trees * (rankers + sum(self._arm_rows(of) for of in self.every_arm()))
+        rankers = self.initial_trees * sum(self._initial_rows(of) for of in self.initial())
+        return rankers + self.config.ranker.trees * sum(self._arm_rows(of) for of in self.every_arm())
+
+    @property
+    def initial_trees(self) -> int:
+        """Boosting rounds of an initial ranker."""
+        return self.config.score.trees or self.config.ranker.trees
+
+    def _initial_rows(self, of: InitialOf) -> float:
+        negatives = sum(int(self.dataset["splits"][name]["negatives"]) for name in of.fold.train)
+        rows = self._rows(of.fold) - negatives * (1 - self.config.score.negatives)
+        return rows * (1 - 1 / self.config.score.folds if of.number >= 0 else 1)
 
     def _rows(self, fold: Fold) -> int:
         return sum(int(self.dataset["splits"][name]["rows"]) for name in fold.train)
@@ -185,30 +198,43 @@ class Job:
 
     def ingest(self) -> None:
         """Step: SOURCE -> JUDGMENTS. An intact dataset whose source is gone is kept."""
-        if self._source_path is not None:
-            self._ingest()
-        self._require_columns()
+        settings = self.config.model_dump(mode="json", include={"ingest", "split", "seed"})
+        if self.has_source:
+            self._ingest(settings)
+        else:
+            self._keep_dataset(settings)
         store.write_text(self.layout.config, to_toml(self.config))
 
-    def _require_columns(self) -> None:
-        """Raise what an arm reads and the data does not have, before anything is trained."""
-        for fold in self.folds:
-            columns = parts.schema_of(self.files(fold.train)).names
-            for arm in self.arms:
-                select.require(arm, self.config.select, columns)
+    def _keep_dataset(self, settings: dict[str, Any]) -> None:
+        """Go on without a source; a dataset that was put here by hand is taken as it is."""
+        record = self.manifest.steps().get("ingest")
+        if record is None:
+            return
+        if not self.manifest.is_intact("ingest", [self.layout.dataset]):
+            raise StorageError(f"{self.layout.dataset}: not as it was ingested; run again with its SOURCE")
+        made = record["parameters"]
+        for name in settings:
+            if name in made and made[name] != settings[name]:
+                raise ConfigError(
+                    f"{name} decided how {self.layout.dataset} was made: run again with its SOURCE to change it"
+                )
 
-    def _ingest(self) -> None:
+    def _ingest(self, settings: dict[str, Any]) -> None:
         def work(out: list[Path]) -> Facts:
-            return ingest.run(
+            document = ingest.run(
                 self.source, out[0], config=self.config.ingest, split=self.config.split, seed=self.config.seed,
                 threads=self.all_threads, advance=lambda read: self._observer(Event("ingest", "advance", read)),
             )  # fmt: skip
+            ingest.require_contrast(self.source, document["splits"])
+            return document
 
-        settings = self.config.model_dump(mode="json", include={"ingest", "split", "seed"})
+        splits = {split.name: split.hold_out for split in self.source.splits}
+        if not any(splits.values()):  # no split is drawn, so a new seed needs no new dataset
+            settings = {"ingest": settings["ingest"]}
         self._step(
             "ingest", work,
-            inputs={"source": self.source.files},
-            parameters={**settings, "layout": self.source.layout, "splits": [s.name for s in self.source.splits]},
+            inputs={split.name: split.files for split in self.source.splits},
+            parameters={**settings, "layout": self.source.layout, "splits": splits},
             outputs=[self.layout.dataset],
         )  # fmt: skip
         self.__dict__.pop("dataset", None)
@@ -216,25 +242,26 @@ class Job:
 
     def fit_initial(self, of: InitialOf) -> InitialOf:
         """Step: JUDGMENTS -> one initial ranker."""
-        train_files, settings = (
-            self.files(of.fold.train),
-            self.config.ranker.model_copy(update={"early_stopping": 0}),
-        )
-        where = self.layout.dataset / of.fold.train[0]
+        train_files, share = self.files(of.fold.train), self.config.score.negatives
+        settings = self.config.ranker.model_copy(update={"early_stopping": 0, "trees": self.initial_trees})
+        where = self._where(self.layout.dataset / of.fold.train[0])
         keys = parts.read_keys(train_files)
-        score.require_contrast(keys, self._where(where))
         folds = self.config.score.folds if of.number >= 0 else 1
         if folds > keys["qid"].n_unique():
             raise ConfigError(
                 f"score.folds = {folds} but there are only {keys['qid'].n_unique()} training queries; use fewer folds"
             )
-        notices = select.too_long(keys, self._where(where))
+        columns = parts.schema_of(train_files).names
+        for arm in self.arms:  # before anything is trained
+            select.require(arm, self.config.select, columns)
+        notices = select.too_long(keys, where)
         name = f"{_prefix(of.fold, self.folds)}initial/{of.number if of.number >= 0 else 'in-sample'}"
 
         def work(out: list[Path]) -> Facts:
             facts = score.fit(
                 train_files, out[0], out[0].with_name(out[0].name + "-rows"), folds=folds, leave_out=of.number,
-                config=settings, seed=self.config.seed, threads=self.threads, trees_done=self._trees(name, of),
+                config=settings, negatives=share, seed=self.config.seed, threads=self.threads,
+                trees_done=self._trees(name, of),
             )  # fmt: skip
             return {**facts, "notices": notices}
 
@@ -243,9 +270,10 @@ class Job:
             inputs={"train": train_files},
             parameters={
                 "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "leave_out": of.number,
+                **({"negatives": share} if share < 1 else {}),
             },
             outputs=[self.at(of.fold).initial_model(of.number)],
-            worth=self._rows(of.fold) * self.config.ranker.trees * (1 - 1 / folds if folds > 1 else 1),
+            worth=self._initial_rows(of) * self.initial_trees,
         )  # fmt: skip
         return of
 
@@ -355,17 +383,21 @@ class Job:
             self._together("metrics", [self.at(fold).metrics for fold in self.folds], self.layout.metrics)
 
     def _together(self, name: str, files: list[Path], out: Path) -> None:
+        order = [file.relative_to(self.layout.root).as_posix() for file in files]
         self._step(
             name,
             lambda made: evaluate.together(files, made[0]),
             inputs={"metrics": files},
-            parameters={},
+            parameters={"order": order},
             outputs=[out],
         )
 
     def compare(self, arms: Sequence[Arm]) -> None:
         """Step: METRICS -> SUMMARY."""
+        there = {arm.name for arm in arms}
         facts = [self.arm_facts(arm) for arm in arms]
+        for fact in facts:  # the training of a control can fail, too
+            fact["control"] = fact["control"] if fact["control"] in there else None
         settings = {
             "seed": self.config.seed,
             "resamples": self.config.evaluate.resamples,
@@ -438,7 +470,9 @@ class Job:
         }
         if any(short.values()):
             listed = ", ".join(f"{name} ({count:,})" for name, count in short.items() if count)
-            found.append(f"negatives that a guard, the strategy or the row limit left no choice of: {listed}")
+            found.append(
+                f"fewer negatives than asked for, because of a guard, the strategy or the row limit: {listed}"
+            )
         return list(dict.fromkeys(found))
 
     def _facts(self, fold: Fold, name: str) -> Facts:
@@ -455,11 +489,7 @@ class Job:
 
     def _trees(self, name: str, of: InitialOf | ArmOf) -> Callable[[int], None]:
         """Return a callback that turns trees done so far into work done since the last call."""
-        rows = (
-            self._arm_rows(of)
-            if isinstance(of, ArmOf)
-            else self._rows(of.fold) * (1 - 1 / self.config.score.folds)
-        )
+        rows = self._arm_rows(of) if isinstance(of, ArmOf) else self._initial_rows(of)
         last = 0
 
         def tell(trees: int) -> None:
