@@ -405,7 +405,7 @@ class Job:
         if any(short.values()):
             listed = ", ".join(f"{name} ({count:,})" for name, count in short.items() if count)
             found.append(
-                f"fewer negatives than asked for, because a guard, the strategy or the row limit left no more: {listed}"
+                f"fewer negatives than asked for, because of a guard, the strategy or the row limit: {listed}"
             )
         return list(dict.fromkeys(found))
 
