@@ -15,12 +15,11 @@ in about 1 second, most of it numba's import.
 All kernels stay in this one file: numba's cache notices a change of the file itself only.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
-import numba
 import numpy as np
 
+from pipeline.compiled import compiled
 from pipeline.letor_source import MAX_INDEX
 
 OK: Final = 0
@@ -36,31 +35,21 @@ POWERS: Final = np.array([float(f"1e{p}") for p in range(_POWER_LOW, _POWER_HIGH
 _EPS4: Final = 4 * 2.0**-52
 _DIGITS: Final = 18  # as many decimal digits always fit an int64
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def _compiled(function: F) -> F:
-    """Compile at first call; keep the machine code on disk where there is a place for it."""
-    try:
-        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-    except RuntimeError:  # neither the package nor the user's cache directory can be written
-        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
-
-
-@_compiled
+@compiled
 def _is_space(c: int) -> bool:
     """Whitespace as in ``bytes.split``, without the line feed."""
     return c == 32 or (9 <= c <= 13 and c != 10)
 
 
-@_compiled
+@compiled
 def _skip_space(buf: np.ndarray, i: int) -> int:
     while _is_space(buf[i]):
         i += 1
     return i
 
 
-@_compiled
+@compiled
 def _token_end(buf: np.ndarray, i: int) -> int:
     """First position at or after ``i`` that is whitespace, a line feed or ``#``."""
     while not (_is_space(buf[i]) or buf[i] == 10 or buf[i] == 35):
@@ -68,7 +57,7 @@ def _token_end(buf: np.ndarray, i: int) -> int:
     return i
 
 
-@_compiled
+@compiled
 def _label(buf: np.ndarray, i: int, stop: int) -> int:
     """Value of one or two digits with an optional ``.000``; -1 leaves the token to Python."""
     value, digits = 0, 0
@@ -81,7 +70,7 @@ def _label(buf: np.ndarray, i: int, stop: int) -> int:
     return value if digits and i == stop and value <= 30 else -1
 
 
-@_compiled
+@compiled
 def _canonical_int(buf: np.ndarray, i: int, stop: int) -> tuple[bool, int]:
     """Return whether ``[i, stop)`` is an int64 as ``str(int)`` writes it, and its value."""
     negative = buf[i] == 45
@@ -101,7 +90,7 @@ def _canonical_int(buf: np.ndarray, i: int, stop: int) -> tuple[bool, int]:
     return True, value if negative else -value
 
 
-@_compiled
+@compiled
 def _scaled(
     mantissa: int, power: int, exact: bool, negative: bool, sentinel: float, key: tuple[int, int]
 ) -> tuple[bool, float]:
@@ -127,7 +116,7 @@ def _scaled(
     return True, np.nan if value == sentinel else value
 
 
-@_compiled
+@compiled
 def _number(buf: np.ndarray, i: int, sentinel: float, key: tuple[int, int]) -> tuple[bool, float, int]:
     """Read the number at ``i``: (whether it is settled, its value, the end of its token)."""
     start = i
@@ -173,7 +162,7 @@ def _number(buf: np.ndarray, i: int, sentinel: float, key: tuple[int, int]) -> t
     return False, 0.0, stop
 
 
-@_compiled
+@compiled
 def _docid_value(buf: np.ndarray, i: int, stop: int) -> int:
     """Position after ``docid =`` when that stands at ``i``, else -1."""
     if stop - i < 6:
@@ -186,19 +175,19 @@ def _docid_value(buf: np.ndarray, i: int, stop: int) -> int:
     return _skip_space(buf, i + 1) if buf[i] == 61 else -1
 
 
-@_compiled
+@compiled
 def _is_word(c: int) -> bool:
     return 48 <= c <= 57 or 65 <= c <= 90 or 97 <= c <= 122 or c == 95 or c >= 128
 
 
-@_compiled
+@compiled
 def _line_end(buf: np.ndarray, i: int) -> int:
     while buf[i] != 10:
         i += 1
     return i
 
 
-@_compiled
+@compiled
 def _document(buf: np.ndarray, i: int) -> tuple[int, int, int]:
     """Read the comment at ``i``, on its ``#`` or a line end: (start, stop of the document id, line end)."""
     if buf[i] == 10:
@@ -218,7 +207,7 @@ def _document(buf: np.ndarray, i: int) -> tuple[int, int, int]:
     return start, stop, line_end
 
 
-@_compiled
+@compiled
 def _long_index(buf: np.ndarray, i: int, stop: int) -> int:
     """Value of the digits in ``[i, stop)``, or just too large where an int64 could overflow."""
     index = 0
@@ -228,7 +217,7 @@ def _long_index(buf: np.ndarray, i: int, stop: int) -> int:
     return index
 
 
-@_compiled
+@compiled
 def _features(
     buf: np.ndarray, i: int, row: int, values: np.ndarray, stamp: np.ndarray, odd: np.ndarray, odds: int,
     sentinel: float, key: tuple[int, int],
@@ -303,7 +292,7 @@ def _features(
             values[index - 1, row] = np.float32(value)
 
 
-@_compiled
+@compiled
 def parse(
     buf: np.ndarray, pos: int, end: int, values: np.ndarray, labels: np.ndarray, qids: np.ndarray,
     qid_span: np.ndarray, doc_span: np.ndarray, odd: np.ndarray, sentinel: float, key: tuple[int, int],
@@ -361,7 +350,7 @@ def parse(
     return OK, pos, rows, width, odds, all_int, any_doc
 
 
-@_compiled
+@compiled
 def gather(buf: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Copy the pieces ``buf[span[r, 0]:span[r, 1]]`` together: (int32 offsets [rows + 1], uint8 bytes)."""
     offsets = np.zeros(span.shape[0] + 1, np.int32)

@@ -1,0 +1,16 @@
+"""How kernels are compiled. Importing this module imports numba: do it inside a function."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Compile at first call; keep the machine code on disk where there is a place for it."""
+    try:
+        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # neither the package nor the user's cache directory can be written
+        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
