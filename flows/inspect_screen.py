@@ -145,7 +145,7 @@ def summary_table(console: Console, summary: Sequence[Facts]) -> None:
         table.add_row(
             ("* " if row["recommended"] else "  ") + escape(row["arm"]), _count(row["rows"]),
             _share(row["rows_fraction"]), *(number(ndcg[row["arm"], k]) for k in cutoffs[-_CUTOFFS:]),
-            number(row["delta"], "+.4f"), number(row["p_holm"], ".3f"), number(row["delta_random"], "+.4f"),
+            number(row["delta"], "+z.4f"), number(row["p_holm"], ".3f"), number(row["delta_random"], "+z.4f"),
             style="bold" if row["recommended"] else "",
         )  # fmt: skip
     console.print(table)

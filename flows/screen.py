@@ -121,7 +121,7 @@ def summary_table(root: Path) -> tuple[Table, list[str]]:
         table.add_row(
             ("* " if row["recommended"] else "  ") + row["arm"], f"{row['rows']:,}", f"{row['rows_fraction']:.1%}",
             number(row["train_seconds"], ".1f"), *(number(at[row["arm"], k]) for k in cutoffs),
-            number(row["delta"], "+.4f"), number(row["p_holm"], ".3f"), number(row["delta_random"], "+.4f"),
+            number(row["delta"], "+z.4f"), number(row["p_holm"], ".3f"), number(row["delta_random"], "+z.4f"),
             style=style,
         )  # fmt: skip
     return table, verdict(summary, cutoff=cutoff)

@@ -6,11 +6,20 @@ Thread counts are not settings: they never change a result, so they belong to th
 import tomllib
 from collections.abc import Iterable
 from itertools import pairwise
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from pipeline.errors import ConfigError, did_you_mean
 
@@ -22,12 +31,23 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _not_nan(value: float) -> float:
+    if isnan(value):
+        raise ValueError("ingest.sentinel: NaN is missing already; give a number, or leave it out")
+    return value
+
+
+def _nan_word(value: object) -> object:
+    """Read ``missing = nan``, a number in TOML, as the policy of that name."""
+    return "nan" if isinstance(value, float) and isnan(value) else value
+
+
 class IngestConfig(_Settings):
     """SOURCE -> JUDGMENTS."""
 
-    missing: Literal["zero", "nan"] = "zero"
+    missing: Annotated[Literal["zero", "nan"], BeforeValidator(_nan_word)] = "zero"
     """What a feature that a line does not name becomes: 0, or NaN."""
-    sentinel: float | None = None
+    sentinel: Annotated[float, AfterValidator(_not_nan)] | None = None
     """A value that means "missing" and becomes NaN; Istella writes 1.79769313486e+308."""
 
 

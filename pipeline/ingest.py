@@ -9,22 +9,23 @@ queries that go to held-out splits, are brought together through buckets that fi
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline import letor, parts, store
+from pipeline import letor, parquet, parts, store
 from pipeline.config import IngestConfig, SplitConfig
 from pipeline.draws import stream_key
 from pipeline.errors import SourceError
-from pipeline.folds import split_queries
+from pipeline.folds import of_splits, split_queries
 from pipeline.source import Source, SplitSource, is_parquet
-from pipeline.tables import MAX_LABEL, QID_INT, QID_TEXT, check, features_of, judgments
+from pipeline.tables import QID_INT, QID_TEXT, features_of, judgments
 
 _BUCKET_BYTES: Final = 256 << 20
 Advance = Callable[[int], None]
@@ -84,21 +85,73 @@ def run(
         qid=QID_TEXT if any(s.text_qid for s in staged) else QID_INT,
         doc_id=any(s.doc_id for s in staged),
     )
+    if not features_of(schema.names):
+        raise SourceError("no row has a feature, such as 1:0.5", file=source.files[0])
     notices: list[str] = []
     for stage in staged:
         notices += _finish(stage, out, schema, config, shares=split.model_dump(), seed=seed)
     shutil.rmtree(staging)
     names = [n for s in source.splits for n in (s.name, *s.hold_out)]
+    notices += _overlaps(source, out, names)
+    splits = {name: describe(parts.split_files(out, [name])) for name in names}
+    _require_contrast(source, splits)
     document = {
         "layout": source.layout,
         "features": len(features_of(schema.names)),
         "qid": str(schema.field("qid").type),
         "doc_id": "doc_id" in schema.names,
-        "splits": {name: describe(parts.split_files(out, [name])) for name in names},
+        "splits": splits,
         "notices": notices,
     }
     store.write_text(out / "dataset.json", json.dumps(document, indent=1) + "\n")
     return document
+
+
+def _require_contrast(source: Source, splits: dict[str, dict[str, int]]) -> None:
+    """Refuse training lists without positives, which teach nothing, or without negatives to select from."""
+    for fold in of_splits(list(splits)):
+        rows = sum(splits[name]["rows"] for name in fold.train)
+        negatives = sum(splits[name]["negatives"] for name in fold.train)
+        lists = " and ".join(fold.train)
+        if negatives == rows:
+            raise SourceError(
+                f"no relevant row: every label of {lists} is 0, so there is nothing to learn",
+                file=source.path,
+            )
+        if negatives == 0:
+            raise SourceError(
+                f"no negatives: no label of {lists} is 0, so there is nothing to select from",
+                file=source.path,
+            )
+
+
+def _overlaps(source: Source, out: Path, names: list[str]) -> list[str]:
+    """Tell of query ids that are in training and in held-out lists.
+
+    Raises:
+        SourceError: A query id is in two partitions, which a fold may train on together.
+    """
+    if source.layout == "file":
+        return []
+    queries = {name: parts.read_keys(parts.split_files(out, [name]))["qid"].unique() for name in names}
+    if source.layout == "partitions":
+        pairs = list(combinations(names, 2))
+    else:
+        pairs = [(f.train[0], held) for f in of_splits(names) for held in (*f.vali, *f.test)]
+    notices = []
+    for one, other in pairs:
+        shared = queries[one].filter(queries[one].is_in(queries[other].implode()))
+        if len(shared) and source.layout == "partitions":
+            raise SourceError(
+                f"query {shared.sort().to_list()[0]} is in {one} and in {other}; its rows belong in one partition",
+                file=source.path,
+            )
+        if len(shared):
+            notices.append(
+                f"{len(shared):,} of {len(queries[other]):,} query ids of {other} are also in {one}; if they name"
+                f" the same queries, the figures of {other} are too good"
+            )
+    return notices
 
 
 def describe(files: list[Path]) -> dict[str, int]:
@@ -119,71 +172,13 @@ def _read(
 ) -> Iterator[pa.RecordBatch]:
     for file in source.files:
         if is_parquet(file):
-            yield from _read_parquet(file, config, advance)
+            yield from parquet.read_parquet(
+                file, missing=config.missing, sentinel=config.sentinel, progress=advance
+            )
         else:
             yield from letor.read_letor(
                 file, missing=config.missing, sentinel=config.sentinel, threads=threads, progress=advance
             )
-
-
-def _read_parquet(file: Path, config: IngestConfig, advance: Advance | None) -> Iterator[pa.RecordBatch]:
-    """Yield a Parquet file's JUDGMENTS columns, checked, row group by row group."""
-    part = parts.open_part(file)
-    names = part.schema_arrow.names
-    check(names, ["qid", "label", "f1"], table="JUDGMENTS", where=file)
-    features = sorted(features_of(names), key=lambda name: int(name[1:]))
-    check(names, [f"f{i}" for i in range(1, len(features) + 1)], table="JUDGMENTS", where=file)
-    keep = ["qid", "label", *(["doc_id"] if "doc_id" in names else []), *features]
-    done = 0
-    for group in range(part.num_row_groups):
-        for batch in part.iter_batches(65_536, row_groups=[group], columns=keep):
-            yield _checked(batch, file, done, config)
-            done += batch.num_rows
-        if advance:
-            advance(file.stat().st_size // part.num_row_groups)
-
-
-def _checked(batch: pa.RecordBatch, file: Path, row: int, config: IngestConfig) -> pa.RecordBatch:
-    """Bring one batch of a Parquet source to the types and the label range of JUDGMENTS."""
-
-    def wrong(name: str, bad: pa.Array, what: str) -> SourceError:
-        at = pc.index(bad.cast(pa.bool_()), True).as_py()
-        value = batch.column(name)[at].as_py()
-        return SourceError(f"row {row + at}: {name} {value!r} {what}", file=file)
-
-    label = batch.column("label")
-    if not (pa.types.is_integer(label.type) or pa.types.is_floating(label.type)):
-        raise SourceError(f"column 'label' is {label.type}; it must be a number", file=file)
-    as_float = label.cast(pa.float64()).fill_null(-1.0)
-    bad = pc.or_(
-        pc.or_(pc.less(as_float, 0), pc.greater(as_float, MAX_LABEL)),
-        pc.not_equal(pc.floor(as_float), as_float),
-    )
-    if pc.any(bad).as_py():
-        raise wrong("label", bad, f"is not an integer from 0 to {MAX_LABEL}")
-    qid = batch.column("qid")
-    if qid.null_count:
-        raise wrong("qid", qid.is_null(), "is missing; every row needs a query id")
-    columns = {
-        "qid": qid.cast(QID_INT if pa.types.is_integer(qid.type) else QID_TEXT),
-        "label": as_float.cast(pa.uint8()),
-    }
-    fill = np.float32(0.0 if config.missing == "zero" else np.nan)
-    for name in batch.schema.names[2:]:
-        values = batch.column(name)
-        if name == "doc_id":
-            columns[name] = values.cast(pa.string())
-        elif not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-            raise SourceError(f"column {name!r} is {values.type}; a feature must be a number", file=file)
-        else:
-            columns[name] = _feature(values, fill, config.sentinel)
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _feature(values: pa.Array, fill: np.float32, sentinel: float | None) -> pa.Array:
-    if sentinel is not None:
-        values = pc.if_else(pc.equal(values.cast(pa.float64()), sentinel), np.nan, values.cast(pa.float64()))
-    return values.cast(pa.float32(), safe=False).fill_null(pa.scalar(fill, pa.float32()))
 
 
 def _stage(
@@ -194,7 +189,7 @@ def _stage(
     files: list[Path] = []
     features, text_qid, doc_id, rows = 0, False, False, 0
     writer: parts.PartWriter | None = None
-    try:
+    with ExitStack() as open_part:
         for batch in batches:
             width = len(features_of(batch.schema.names))
             needs = (
@@ -203,18 +198,14 @@ def _stage(
             )  # fmt: skip
             if writer is None or needs != (features, text_qid, doc_id):
                 features, text_qid, doc_id = needs
-                if writer is not None:
-                    writer.__exit__(None, None, None)
+                open_part.close()
                 files.append(where / f"part-{len(files):05d}.parquet")
                 schema = judgments(features, qid=QID_TEXT if text_qid else QID_INT, doc_id=doc_id)
-                writer = parts.PartWriter(files[-1], schema)
+                writer = open_part.enter_context(parts.PartWriter(files[-1], schema))
             ids = pa.array(np.arange(row_id + rows, row_id + rows + batch.num_rows, dtype=np.int64))
             table = pa.Table.from_batches([batch]).append_column("row_id", ids)
             writer.write(parts.conform(table, schema, fill=_fill(config)))
             rows += batch.num_rows
-    finally:
-        if writer is not None:
-            writer.__exit__(None, None, None)
     return Staged(source, files, features, text_qid, doc_id), rows
 
 
@@ -281,19 +272,17 @@ def _regroup(
     ).select("qid", "split", "bucket", "order")
     buckets = _scatter(stage, queries, schema, config)
     writers = {}
-    try:
+    with ExitStack() as open_parts:
         for number, name in enumerate(names):
             (out / name).mkdir(parents=True)
-            writers[number] = parts.PartWriter(out / name / "part-00000.parquet", schema)
+            part = parts.PartWriter(out / name / "part-00000.parquet", schema)
+            writers[number] = open_parts.enter_context(part)
         for files in buckets:
             rows = pl.concat([_conformed(t, schema, config) for t in parts.row_groups(files)])
             ordered = rows.join(queries, on="qid", how="left").sort("order", "row_id")
             for (number,), chunk in ordered.group_by(["split"], maintain_order=True):
                 table = chunk.drop("split", "bucket", "order").to_arrow()
                 writers[int(number)].write(parts.conform(table, schema))
-    finally:
-        for writer in writers.values():
-            writer.__exit__(None, None, None)
 
 
 def _conformed(table: pa.Table, schema: pa.Schema, config: IngestConfig) -> pl.DataFrame:
@@ -309,15 +298,14 @@ def _scatter(
         return [stage.files]
     where = stage.files[0].parent
     files = [where / f"bucket-{number:05d}.parquet" for number in range(count)]
-    writers = [parts.PartWriter(file, schema) for file in files]
-    try:
+    # All buckets together hold no more rows in memory than the writer of one split does.
+    share = max(parts.rows_per_group(len(features_of(schema.names))) // count, 1)
+    with ExitStack() as open_parts:
+        writers = [open_parts.enter_context(parts.PartWriter(file, schema, rows=share)) for file in files]
         for table in parts.row_groups(stage.files):
             rows = _conformed(table, schema, config).join(
                 queries.select("qid", "bucket"), on="qid", how="left"
             )
             for (number,), chunk in rows.group_by(["bucket"], maintain_order=True):
                 writers[int(number)].write(parts.conform(chunk.drop("bucket").to_arrow(), schema))
-    finally:
-        for writer in writers:
-            writer.__exit__(None, None, None)
     return [[file] for file in files]

@@ -5,6 +5,7 @@ flow calls its methods. Every method is a step of the manifest, so calling one a
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ import polars as pl
 
 from pipeline import compare, evaluate, ingest, parts, prepare, ranker, report, score, store, train
 from pipeline.config import Config, to_toml
-from pipeline.errors import ConfigError, SourceError
+from pipeline.errors import ConfigError, SourceError, StorageError
 from pipeline.folds import Fold, of_splits
 from pipeline.layout import FoldLayout, RunLayout
 from pipeline.manifest import Done, Facts, Manifest
@@ -100,7 +101,7 @@ class Job:
 
     def check(self) -> None:
         """Raise what can be known to be wrong before any work: the source, the device."""
-        if self._source_path is not None:
+        if self.has_source:
             _ = self.source
         elif not (self.layout.dataset / "dataset.json").is_file():
             raise SourceError(
@@ -108,10 +109,14 @@ class Job:
             )
         ranker.require_device(self.config.ranker.device)
 
-    @property
+    @cached_property
     def has_source(self) -> bool:
-        """Whether there is a source to read, or only the dataset of an earlier run."""
-        return self._source_path is not None
+        """Whether there is a source to read, or only the dataset that an earlier run made of it."""
+        if self._source_path is None or os.path.exists(self._source_path):  # noqa: PTH110 - answers any path
+            return self._source_path is not None
+        record = self.manifest.steps().get("ingest", {"inputs": {}})
+        files = [Path(name) for role in record["inputs"].values() for name in role or ()]
+        return not files or not all(file.is_relative_to(self._source_path) for file in files)
 
     @cached_property
     def source(self) -> Source:
@@ -182,22 +187,41 @@ class Job:
 
     def ingest(self) -> None:
         """Step: SOURCE -> JUDGMENTS. An intact dataset whose source is gone is kept."""
-        if self._source_path is not None:
-            self._ingest()
+        settings = self.config.model_dump(mode="json", include={"ingest", "split", "seed"})
+        if self.has_source:
+            self._ingest(settings)
+        else:
+            self._keep_dataset(settings)
         store.write_text(self.layout.config, to_toml(self.config))
 
-    def _ingest(self) -> None:
+    def _keep_dataset(self, settings: dict[str, Any]) -> None:
+        """Go on without a source; a dataset that was put here by hand is taken as it is."""
+        record = self.manifest.steps().get("ingest")
+        if record is None:
+            return
+        if not self.manifest.is_intact("ingest", [self.layout.dataset]):
+            raise StorageError(f"{self.layout.dataset}: not as it was ingested; run again with its SOURCE")
+        made = record["parameters"]
+        for name in settings:
+            if name in made and made[name] != settings[name]:
+                raise ConfigError(
+                    f"{name} decided how {self.layout.dataset} was made: run again with its SOURCE to change it"
+                )
+
+    def _ingest(self, settings: dict[str, Any]) -> None:
         def work(out: list[Path]) -> Facts:
             return ingest.run(
                 self.source, out[0], config=self.config.ingest, split=self.config.split, seed=self.config.seed,
                 threads=self.all_threads, advance=lambda read: self._observer(Event("ingest", "advance", read)),
             )  # fmt: skip
 
-        settings = self.config.model_dump(mode="json", include={"ingest", "split", "seed"})
+        splits = {split.name: split.hold_out for split in self.source.splits}
+        if not any(splits.values()):  # no split is drawn, so a new seed needs no new dataset
+            settings = {"ingest": settings["ingest"]}
         self._step(
             "ingest", work,
-            inputs={"source": self.source.files},
-            parameters={**settings, "layout": self.source.layout, "splits": [s.name for s in self.source.splits]},
+            inputs={split.name: split.files for split in self.source.splits},
+            parameters={**settings, "layout": self.source.layout, "splits": splits},
             outputs=[self.layout.dataset],
         )  # fmt: skip
         self.__dict__.pop("dataset", None)
@@ -209,15 +233,14 @@ class Job:
             self.files(of.fold.train),
             self.config.ranker.model_copy(update={"early_stopping": 0}),
         )
-        where = self.layout.dataset / of.fold.train[0]
+        where = self._where(self.layout.dataset / of.fold.train[0])
         keys = parts.read_keys(train_files)
-        score.require_contrast(keys, self._where(where))
         folds = self.config.score.folds if of.number >= 0 else 1
         if folds > keys["qid"].n_unique():
             raise ConfigError(
                 f"score.folds = {folds} but there are only {keys['qid'].n_unique()} training queries; use fewer folds"
             )
-        notices = select.too_long(keys, self._where(where))
+        notices = select.too_long(keys, where)
         name = f"{_prefix(of.fold, self.folds)}initial/{of.number if of.number >= 0 else 'in-sample'}"
 
         def work(out: list[Path]) -> Facts:
@@ -340,11 +363,12 @@ class Job:
             self._together("metrics", [self.at(fold).metrics for fold in self.folds], self.layout.metrics)
 
     def _together(self, name: str, files: list[Path], out: Path) -> None:
+        order = [file.relative_to(self.layout.root).as_posix() for file in files]
         self._step(
             name,
             lambda made: evaluate.together(files, made[0]),
             inputs={"metrics": files},
-            parameters={},
+            parameters={"order": order},
             outputs=[out],
         )
 
@@ -423,7 +447,9 @@ class Job:
         }
         if any(short.values()):
             listed = ", ".join(f"{name} ({count:,})" for name, count in short.items() if count)
-            found.append(f"negatives that a guard, a skip or the row limit left no choice of: {listed}")
+            found.append(
+                f"fewer negatives than asked for, because of a guard, a skip or the row limit: {listed}"
+            )
         return list(dict.fromkeys(found))
 
     def _facts(self, fold: Fold, name: str) -> Facts:

@@ -19,6 +19,7 @@ from pipeline import store
 from pipeline.errors import StorageError
 
 _FORMAT = 1
+_RECORD = frozenset({"inputs", "parameters", "versions", "outputs", "facts"})
 _LIBRARIES = ("ranksieve", "lightgbm", "numpy", "polars", "pyarrow")
 
 Facts = dict[str, Any]
@@ -66,8 +67,12 @@ class Manifest:
             raise StorageError(
                 f"{self._path}: written by another version of ranksieve; choose another directory with --out"
             )
-        steps = document["steps"]
-        return steps if isinstance(steps, dict) else {}
+        steps = document.get("steps")
+        if not isinstance(steps, dict) or not all(
+            isinstance(record, dict) and record.keys() >= _RECORD for record in steps.values()
+        ):
+            raise StorageError(f"{self._path}: damaged; delete it to start the run afresh")
+        return steps
 
     def facts(self, name: str) -> Facts | None:
         """Return the facts of a recorded step, or None."""
@@ -77,6 +82,10 @@ class Manifest:
     def steps(self) -> dict[str, dict[str, Any]]:
         """Return every recorded step."""
         return dict(self._steps)
+
+    def is_intact(self, name: str, outputs: Sequence[Path]) -> bool:
+        """Tell whether the outputs of a recorded step are as the step left them."""
+        return bool(self._steps[name]["outputs"] == self._hashes(outputs))
 
     def do(
         self,

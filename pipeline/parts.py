@@ -61,12 +61,13 @@ def _query_ends(qid: pa.ChunkedArray) -> "np.ndarray[tuple[int], np.dtype[np.int
 class PartWriter:
     """Write tables of one schema to a Parquet part, in row groups of whole queries.
 
-    Used as a context manager; a query is whole when its rows arrive one after another.
+    Used as a context manager; a query is whole when its rows arrive one after another. ``rows`` is what a row
+    group aims at, and up to twice as many wait in memory; None: what suits readers.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, *, rows: int | None = None) -> None:
         self._path, self._schema = path, schema
-        self._target = rows_per_group(len(features_of(schema.names)))
+        self._target = rows or rows_per_group(len(features_of(schema.names)))
         self._waiting: list[pa.Table] = []
         self._rows = 0
         self._writer: pq.ParquetWriter | None = None
@@ -77,10 +78,12 @@ class PartWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._flush(final=True)
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            if kind is None:
+                self._flush(final=True)
+        finally:
+            if self._writer is not None:
+                self._writer.close()
 
     def write(self, table: pa.Table) -> None:
         """Add rows; they reach the disk a row group at a time."""

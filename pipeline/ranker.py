@@ -333,7 +333,8 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     )
     seconds = time.perf_counter() - began
     kept = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-    Path(job["model"]).write_text(booster.model_to_string(num_iteration=kept), encoding="utf-8")
+    with store.storage_errors(Path(job["model"])):
+        Path(job["model"]).write_text(booster.model_to_string(num_iteration=kept), encoding="utf-8")
     return asdict(
         Fit(trees=kept, rows=rows, seconds=round(seconds, 3), peak_memory_mb=store.peak_memory_mb())
     )

@@ -12,7 +12,6 @@ import polars as pl
 
 from pipeline import draws, parts, ranker, tables
 from pipeline.config import RankerConfig
-from pipeline.errors import SourceError
 from pipeline.folds import deal
 
 IN_SAMPLE = -1
@@ -48,15 +47,6 @@ def training_rows(keys: pl.DataFrame, *, folds: int, leave_out: int, seed: int) 
     return rows.filter(pl.col("place") <= ranker.MAX_QUERY_ROWS).select("row_id")
 
 
-def require_contrast(keys: pl.DataFrame, where: Path) -> None:
-    """Raise :class:`SourceError` unless there are positives and negatives to learn from and select."""
-    negatives = int((keys["label"] == 0).sum())
-    if negatives == keys.height:
-        raise SourceError("no relevant row: every label is 0, so there is nothing to learn", file=where)
-    if negatives == 0:
-        raise SourceError("no negatives: no label is 0, so there is nothing to select from", file=where)
-
-
 def fit(
     files: Sequence[Path],
     model: Path,
@@ -74,17 +64,18 @@ def fit(
     ``rows`` is a scratch file. Returns the training's facts.
     """
     keys = parts.read_keys(files)
-    training_rows(keys, folds=folds, leave_out=leave_out, seed=seed).write_parquet(rows)
+    chosen = training_rows(keys, folds=folds, leave_out=leave_out, seed=seed)
     what = "the initial ranker" if leave_out == IN_SAMPLE else f"initial ranker {leave_out}"
     # Initial rankers always train every tree: stopping early would spend the validation lists twice.
     settings = config.model_copy(update={"early_stopping": 0})
     try:
+        parts.write_table(rows, chosen, tables.row_ids())
         fitted = ranker.fit(
             files, model, config=settings, seed=seed, threads=threads, rows=rows, what=what,
             trees_done=trees_done,
         )  # fmt: skip
     finally:
-        rows.unlink()
+        rows.unlink(missing_ok=True)
     return {"rows": fitted.rows, "train_seconds": fitted.seconds, "peak_memory_mb": fitted.peak_memory_mb}
 
 

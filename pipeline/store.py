@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import threading
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from pipeline.errors import BusyError, ConfigError, StorageError
 
-_TEMPORARY = ".tmp-"
+_TEMPORARY = re.compile(r"(?:^|(?<=/))\.(?P<name>[^/]+)\.tmp-\d+-\d+(?P<kind>-\w+)?")
+"""``.NAME.tmp-PROCESS-THREAD``: a file in the making; with ``-old``, one that is making way for its successor."""
 
 
 @contextlib.contextmanager
@@ -33,7 +35,9 @@ def storage_errors(where: Path) -> Iterator[None]:
             errno.ENOENT: "cannot be made here; choose another directory with --out",
             errno.ENOTDIR: "a part of this path is a file, not a directory; choose another one with --out",
         }.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(f"{error.filename or where}: {what}") from error
+        # The user knows the file by the name it would have had.
+        about = _TEMPORARY.sub(r"\g<name>", str(error.filename or where))
+        raise StorageError(f"{about}: {what}") from error
 
 
 def _remove(path: Path) -> None:
@@ -79,8 +83,8 @@ def publish(*paths: Path) -> Iterator[list[Path]]:
     Raises:
         StorageError: The disk is full or the directory cannot be written.
     """
-    mark = f"{_TEMPORARY}{os.getpid()}-{threading.get_ident()}"
-    made = [path.with_name(f".{path.name}{mark}") for path in paths]
+    mark = f"{os.getpid()}-{threading.get_ident()}"
+    made = [path.with_name(f".{path.name}.tmp-{mark}") for path in paths]
     with storage_errors(paths[0]):
         try:
             for path in paths:
@@ -96,15 +100,28 @@ def publish(*paths: Path) -> Iterator[list[Path]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically."""
+    """Write a small file atomically; one that already says so stays untouched."""
+    with storage_errors(path):
+        if path.is_file() and path.read_bytes() == text.encode():
+            return
     with publish(path) as [temporary]:
         temporary.write_text(text, encoding="utf-8")
 
 
 def sweep(directory: Path) -> None:
-    """Remove what an earlier, killed run left half-written below ``directory``."""
-    for leftover in directory.rglob(f".*{_TEMPORARY}*"):
-        _remove(leftover)
+    """Remove what an earlier, killed run left half-written below ``directory``.
+
+    A directory that was making way for a successor which never came is put back.
+    """
+    for leftover in list(directory.rglob(".*.tmp-*")):
+        match = _TEMPORARY.fullmatch(leftover.name)
+        if match is None:
+            continue
+        path = leftover.with_name(match["name"])
+        if match["kind"] == "-old" and leftover.exists() and not path.exists():
+            leftover.replace(path)
+        else:
+            _remove(leftover)
 
 
 def require_free(out: Path, *, card: str) -> None:
@@ -174,23 +191,25 @@ def hold(directory: Path, *, command: str, clock: Callable[[], datetime] | None 
     """
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        stream = (directory / ".lock").open("a+", encoding="utf-8")
+        # Unbuffered, so that a full disk is noticed here and not at some later close.
+        stream = (directory / ".lock").open("ab", buffering=0)
+    now = (clock or (lambda: datetime.now(UTC)))()
+    holder = {"pid": os.getpid(), "since": f"{now:%Y-%m-%d %H:%M:%S} UTC", "command": command}
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"{directory}: {_holder(directory / '.lock')}") from None
-        now = (clock or (lambda: datetime.now(UTC)))()
-        stream.truncate(0)
-        stream.write(
-            json.dumps({"pid": os.getpid(), "since": f"{now:%Y-%m-%d %H:%M:%S} UTC", "command": command})
-        )
-        stream.flush()
-        sweep(directory)
+        with storage_errors(directory):
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(f"{directory}: {_holder(directory / '.lock')}") from None
+            # Space first: what an earlier run left behind may be what fills the disk.
+            sweep(directory)
+            stream.truncate(0)
+            stream.write(json.dumps(holder).encode())
         try:
             yield
         finally:
-            stream.truncate(0)
+            with contextlib.suppress(OSError):
+                stream.truncate(0)
 
 
 def _holder(lock: Path) -> str:

@@ -15,6 +15,7 @@ Query ids are int64 when every id of the source is an integer, else strings; fun
 take that type.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -24,6 +25,8 @@ from pipeline.errors import TableError, did_you_mean
 
 MAX_LABEL: Final = 30
 """Largest label: LightGBM's default ``label_gain`` has 31 levels, 2^0 - 1 to 2^30 - 1."""
+
+_FEATURE: Final = re.compile(r"f[0-9]+")
 
 QID_INT: Final = pa.int64()
 QID_TEXT: Final = pa.string()
@@ -36,7 +39,7 @@ def feature_names(count: int) -> list[str]:
 
 def features_of(names: Iterable[str]) -> list[str]:
     """Return the feature columns among ``names``, in their given order."""
-    return [n for n in names if n.startswith("f") and n[1:].isdigit()]
+    return [n for n in names if _FEATURE.fullmatch(n)]
 
 
 def _required(*fields: tuple[str, pa.DataType]) -> list[pa.Field]:
@@ -53,6 +56,11 @@ def judgments(features: int, *, qid: pa.DataType, doc_id: bool) -> pa.Schema:
 def prepared(features: int, *, qid: pa.DataType, doc_id: bool) -> pa.Schema:
     """PREPARED: JUDGMENTS plus ``weight`` float32."""
     return judgments(features, qid=qid, doc_id=doc_id).append(_required(("weight", pa.float32()))[0])
+
+
+def row_ids() -> pa.Schema:
+    """Rows of the training split by their key alone."""
+    return pa.schema(_required(("row_id", pa.int64())))
 
 
 def scores(*, qid: pa.DataType) -> pa.Schema:

@@ -1,7 +1,5 @@
 """SCORES: who scores whom, what an initial ranker trains on, and the table on disk."""
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
@@ -9,7 +7,7 @@ import pytest
 
 from pipeline import ranker, score, tables
 from pipeline.config import RankerConfig
-from pipeline.errors import SourceError, TrainingError
+from pipeline.errors import TrainingError
 from tests.samples import judgments, scores_of, write_part
 
 CONFIG = RankerConfig(trees=5, leaves=4, min_rows_per_leaf=5, early_stopping=3)
@@ -70,23 +68,6 @@ def test_over_limit_queries_lose_negatives_only(monkeypatch):
     shuffled = keys.sample(fraction=1.0, shuffle=True, seed=1)
     again = score.training_rows(shuffled, folds=1, leave_out=score.IN_SAMPLE, seed=1)["row_id"]
     assert sorted(again) == draws[0]
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [([0, 0], "no relevant row: every label is 0"), ([1, 2], "no negatives: no label is 0")],
-)
-def test_labels_without_contrast_are_refused(labels, message):
-    """A training set of one kind of label is refused by name, with the reason."""
-    keys = scores_of((1, labels, [0, 0]))
-    with pytest.raises(SourceError) as caught:
-        score.require_contrast(keys, Path("data/train.txt"))
-    assert str(caught.value).startswith(f"data/train.txt: {message}")
-
-
-def test_labels_with_contrast_pass():
-    """One positive and one negative are enough, even in different queries."""
-    score.require_contrast(scores_of((1, [0], [0]), (2, [1], [0])), Path("x"))
 
 
 # ---- The edge: paths, children -----------------------------------------------------------------------------

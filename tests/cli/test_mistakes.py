@@ -132,9 +132,7 @@ def test_settings_that_do_not_exist_or_fit(
     assert words in line
 
 
-def test_schedule_without_a_server(
-    ranksieve: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_schedule_without_a_server(ranksieve: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A schedule needs a server that is up; the message says how to start one."""
     monkeypatch.setenv("PREFECT_API_URL", "")
     source = write_letor_source(tmp_path / "source")
