@@ -3,6 +3,7 @@
 The flow in :mod:`flows.prepare` runs the same body with Prefect tasks in place of plain calls.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import store
+from pipeline import ranker, store
 from pipeline.errors import TrainingError
 from pipeline.job import ArmOf, Job
 
@@ -69,7 +70,11 @@ class Plain:
             try:
                 return [failure for future in futures if (failure := future.result())]
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+                # Nothing can come of them any more; one may just be about to start.
+                while not all(future.done() for future in futures):
+                    ranker.end_trainings()
+                    time.sleep(0.05)
                 raise
 
 

@@ -13,6 +13,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.body import Failure, Outcome, Step, Until, body
 from flows.tasks import TASKS
+from pipeline import ranker
 from pipeline.config import Config
 from pipeline.errors import TrainingError
 from pipeline.job import Job, Observer
@@ -46,7 +47,11 @@ class Tasks:
         for step in steps:
             going = list(TASKS[step].map(unmapped(job), going))
             stages.append(going)
-        wait([future for stage in stages for future in stage])
+        try:
+            wait([future for stage in stages for future in stage])
+        except BaseException:
+            ranker.end_trainings()
+            raise
         failures = []
         for number, item in enumerate(items):
             states = [stage[number].state for stage in stages]

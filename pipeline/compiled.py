@@ -1,4 +1,7 @@
-"""How kernels are compiled. Importing this module imports numba: do it inside a function."""
+"""Compile a kernel: the one place that says how.
+
+Importing this module imports numba; import it, and the modules of kernels, inside a function.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -9,7 +12,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """Compile at first call; keep the machine code on disk where there is a place for it."""
+    """Compile at first call; keep the machine code on disk where there is a place for it.
+
+    A kernel may call kernels of its own module only: numba's cache notices a change of that file alone.
+    """
     try:
         return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
     except RuntimeError:  # neither the package nor the user's cache directory can be written

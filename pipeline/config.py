@@ -24,6 +24,7 @@ from pydantic import (
 from pipeline.errors import ConfigError, did_you_mean
 
 Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[str, Field(pattern=r"^[np]\d+(\.\d+)?$")]
 Device = Literal["cpu", "gpu", "cuda"]
 
 
@@ -95,6 +96,11 @@ class ScoreConfig(_Settings):
     one model scores what it was trained on, as in Lucchese et al. 2017."""
     folds: Annotated[int, Field(ge=2, le=100)] = 4
     """Number of out-of-fold models."""
+    trees: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Boosting rounds of an initial ranker; unset: as many as ``ranker.trees``."""
+    negatives: Share = 1.0
+    """Share of each query's negatives, drawn at random, that an initial ranker trains on. It scores them
+    all."""
 
 
 class SelectConfig(_Settings):
@@ -102,17 +108,35 @@ class SelectConfig(_Settings):
 
     fractions: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.4)
     """Shares of each query's negatives to keep."""
+    counts: tuple[Count, ...] = ()
+    """Other budgets to try beside the shares: ``n19`` keeps 19 negatives of each query, ``p3`` three for
+    each of its positives."""
     strategies: tuple[str, ...] = ("random", "top", "semi-hard", "mixed-guard75")
-    """Strategies to try at every fraction; ``-guardQ`` sets aside the negatives that outscore the
-    Q-th percentile of their query's positives. `random` is always there: it is the control."""
+    """Strategies to try at every budget, with their guards; ``-guardQ`` sets aside the negatives that
+    outscore the Q-th percentile of their query's positives. `random` is always there: it is the control."""
     skip: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """`semi-hard`: share of the hardest negatives to pass over."""
     hard_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """`mixed`: share of the kept negatives that are the hardest; the others are drawn at random."""
+    """`mixed`, `mixed-unweighted`: share of the kept negatives that are the hardest; the others are drawn
+    at random."""
+    margin: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """`margin`: how far below the median positive a negative may score, in standard deviations of the
+    query's scores."""
+    temperature: Annotated[float, Field(ge=0.001, le=1000)] = 1.0
+    """`softmax`: standard deviations of score that make a negative e times as likely to be drawn."""
+    bins: Annotated[int, Field(ge=1, le=1000)] = 10
+    """`distance-weighted`: intervals of the histogram that estimates the density of a query's scores."""
+    clip: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
+    """`distance-weighted`: largest weight of a negative; 1 is the weight where the density is uniform."""
+    power: Annotated[float, Field(ge=0, le=10)] = 0.75
+    """`popularity`: power of the number of queries that list the document; 0 draws uniformly."""
+    similarity: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """`ohem`, ``-neardup``: cosine of standardised features above which two rows of a query are much
+    alike."""
 
     @model_validator(mode="after")
     def _fractions_rise(self) -> Self:
-        if not self.fractions or any(a >= b for a, b in pairwise(self.fractions)):
+        if any(a >= b for a, b in pairwise(self.fractions)) or not (self.fractions or self.counts):
             raise ValueError("select.fractions must be a rising list, such as [0.05, 0.1]")
         return self
 

@@ -98,7 +98,6 @@ def run(
     names = [n for s in source.splits for n in (s.name, *s.hold_out)]
     notices += _overlaps(source, out, names)
     splits = {name: describe(parts.split_files(out, [name])) for name in names}
-    _require_contrast(source, splits)
     document = {
         "layout": source.layout,
         "features": len(features_of(schema.names)),
@@ -111,8 +110,13 @@ def run(
     return document
 
 
-def _require_contrast(source: Source, splits: dict[str, dict[str, int]]) -> None:
-    """Refuse training lists without positives, which teach nothing, or without negatives to select from."""
+def require_contrast(source: Source, splits: dict[str, dict[str, int]]) -> None:
+    """Raise :class:`SourceError` unless every fold's training lists have positives and negatives.
+
+    Args:
+        source: What was read.
+        splits: What ``dataset.json`` says of each split.
+    """
     for fold in of_splits(list(splits)):
         rows = sum(splits[name]["rows"] for name in fold.train)
         negatives = sum(splits[name]["negatives"] for name in fold.train)
@@ -141,7 +145,9 @@ def _overlaps(source: Source, out: Path, names: list[str]) -> list[str]:
     if source.layout == "partitions":
         pairs = list(combinations(names, 2))
     else:
-        pairs = [(f.train[0], held) for f in of_splits(names) for held in (*f.vali, *f.test)]
+        pairs = [
+            (f.train[0], held) for f in of_splits(names) for held in (*f.vali, *f.test) if held in queries
+        ]
     notices = []
     for one, other in pairs:
         shared = queries[one].filter(queries[one].is_in(queries[other].implode()))

@@ -232,7 +232,7 @@ def _source(records: Mapping[str, _Record]) -> Facts | None:
     record = records.get("ingest")
     if record is None:
         return None
-    files = list(record["inputs"].get("source") or {})
+    files = [name for role in record["inputs"].values() for name in role or ()]
     return {
         "layout": record["parameters"].get("layout"),
         "files": [{"path": file, "there": Path(file).is_file()} for file in files],

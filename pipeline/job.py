@@ -170,18 +170,29 @@ class Job:
 
     def training_work(self) -> float:
         """Return the expected work of all trainings, in row-trees."""
-        trees, initial = self.config.ranker.trees, self.initial()
-        share = (1 - 1 / self.config.score.folds) if initial[0].number >= 0 else 1.0
-        rankers = sum(self._rows(of.fold) * share for of in initial)
-        return trees * (rankers + sum(self._arm_rows(of) for of in self.every_arm()))
+        rankers = self.initial_trees * sum(self._initial_rows(of) for of in self.initial())
+        return rankers + self.config.ranker.trees * sum(self._arm_rows(of) for of in self.every_arm())
+
+    @property
+    def initial_trees(self) -> int:
+        """Boosting rounds of an initial ranker."""
+        return self.config.score.trees or self.config.ranker.trees
+
+    def _initial_rows(self, of: InitialOf) -> float:
+        negatives = sum(int(self.dataset["splits"][name]["negatives"]) for name in of.fold.train)
+        rows = self._rows(of.fold) - negatives * (1 - self.config.score.negatives)
+        return rows * (1 - 1 / self.config.score.folds if of.number >= 0 else 1)
 
     def _rows(self, fold: Fold) -> int:
         return sum(int(self.dataset["splits"][name]["rows"]) for name in fold.train)
 
     def _arm_rows(self, of: ArmOf) -> float:
         splits = [self.dataset["splits"][name] for name in of.fold.train]
-        negatives = sum(int(split["negatives"]) for split in splits)
-        return self._rows(of.fold) - negatives * (1 - of.arm.fraction)
+        rows, negatives, queries = (
+            sum(int(s[key]) for s in splits) for key in ("rows", "negatives", "queries")
+        )
+        kept = of.arm.budget.expected(negatives=negatives, positives=rows - negatives, queries=queries)
+        return rows - negatives + kept
 
     # ---- The steps -------------------------------------------------------------------------------------
 
@@ -192,6 +203,7 @@ class Job:
             self._ingest(settings)
         else:
             self._keep_dataset(settings)
+        self._require_columns()
         store.write_text(self.layout.config, to_toml(self.config))
 
     def _keep_dataset(self, settings: dict[str, Any]) -> None:
@@ -208,12 +220,21 @@ class Job:
                     f"{name} decided how {self.layout.dataset} was made: run again with its SOURCE to change it"
                 )
 
+    def _require_columns(self) -> None:
+        """Raise what an arm reads and the data does not have, before anything is trained."""
+        for fold in self.folds:
+            columns = parts.schema_of(self.files(fold.train)).names
+            for arm in self.arms:
+                select.require(arm, self.config.select, columns)
+
     def _ingest(self, settings: dict[str, Any]) -> None:
         def work(out: list[Path]) -> Facts:
-            return ingest.run(
+            document = ingest.run(
                 self.source, out[0], config=self.config.ingest, split=self.config.split, seed=self.config.seed,
                 threads=self.all_threads, advance=lambda read: self._observer(Event("ingest", "advance", read)),
             )  # fmt: skip
+            ingest.require_contrast(self.source, document["splits"])
+            return document
 
         splits = {split.name: split.hold_out for split in self.source.splits}
         if not any(splits.values()):  # no split is drawn, so a new seed needs no new dataset
@@ -229,10 +250,8 @@ class Job:
 
     def fit_initial(self, of: InitialOf) -> InitialOf:
         """Step: JUDGMENTS -> one initial ranker."""
-        train_files, settings = (
-            self.files(of.fold.train),
-            self.config.ranker.model_copy(update={"early_stopping": 0}),
-        )
+        train_files, share = self.files(of.fold.train), self.config.score.negatives
+        settings = self.config.ranker.model_copy(update={"early_stopping": 0, "trees": self.initial_trees})
         where = self._where(self.layout.dataset / of.fold.train[0])
         keys = parts.read_keys(train_files)
         folds = self.config.score.folds if of.number >= 0 else 1
@@ -246,7 +265,8 @@ class Job:
         def work(out: list[Path]) -> Facts:
             facts = score.fit(
                 train_files, out[0], out[0].with_name(out[0].name + "-rows"), folds=folds, leave_out=of.number,
-                config=settings, seed=self.config.seed, threads=self.threads, trees_done=self._trees(name, of),
+                config=settings, negatives=share, seed=self.config.seed, threads=self.threads,
+                trees_done=self._trees(name, of),
             )  # fmt: skip
             return {**facts, "notices": notices}
 
@@ -255,9 +275,10 @@ class Job:
             inputs={"train": train_files},
             parameters={
                 "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "leave_out": of.number,
+                **({"negatives": share} if share < 1 else {}),
             },
             outputs=[self.at(of.fold).initial_model(of.number)],
-            worth=self._rows(of.fold) * self.config.ranker.trees * (1 - 1 / folds if folds > 1 else 1),
+            worth=self._initial_rows(of) * self.initial_trees,
         )  # fmt: skip
         return of
 
@@ -278,11 +299,15 @@ class Job:
         """Step: SCORES -> SELECTION of an arm."""
         at, arm = self.at(of.fold), of.arm
         options = arm.options(self.config.select)
+        # Most arms need the scores alone; the others are made again when the training split changes.
+        train_files = self.files(of.fold.train) if arm.reads(self.config.select) else []
         self._step(
             f"{_prefix(of.fold, self.folds)}selection/{arm.name}",
-            lambda out: select.run(at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed),
-            inputs={"scores": [at.scores]},
-            parameters={"strategy": arm.strategy, "guard": arm.guard, **options, "seed": self.config.seed},
+            lambda out: select.run(
+                at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed, files=train_files
+            ),
+            inputs={"scores": [at.scores], **({"train": train_files} if train_files else {})},
+            parameters={"arm": arm.name, **options, "seed": self.config.seed},
             outputs=[at.selection(arm.name)],
         )  # fmt: skip
         return of
@@ -374,7 +399,10 @@ class Job:
 
     def compare(self, arms: Sequence[Arm]) -> None:
         """Step: METRICS -> SUMMARY."""
+        there = {arm.name for arm in arms}
         facts = [self.arm_facts(arm) for arm in arms]
+        for fact in facts:  # the training of a control can fail, too
+            fact["control"] = fact["control"] if fact["control"] in there else None
         settings = {
             "seed": self.config.seed,
             "resamples": self.config.evaluate.resamples,
@@ -448,7 +476,7 @@ class Job:
         if any(short.values()):
             listed = ", ".join(f"{name} ({count:,})" for name, count in short.items() if count)
             found.append(
-                f"fewer negatives than asked for, because of a guard, a skip or the row limit: {listed}"
+                f"fewer negatives than asked for, because a guard, the strategy or the row limit left no more: {listed}"
             )
         return list(dict.fromkeys(found))
 
@@ -466,11 +494,7 @@ class Job:
 
     def _trees(self, name: str, of: InitialOf | ArmOf) -> Callable[[int], None]:
         """Return a callback that turns trees done so far into work done since the last call."""
-        rows = (
-            self._arm_rows(of)
-            if isinstance(of, ArmOf)
-            else self._rows(of.fold) * (1 - 1 / self.config.score.folds)
-        )
+        rows = self._arm_rows(of) if isinstance(of, ArmOf) else self._initial_rows(of)
         last = 0
 
         def tell(trees: int) -> None:

@@ -35,6 +35,8 @@ MAX_QUERY_ROWS: Final = 10_000
 
 TreesDone = Callable[[int], None]
 
+_UNDER_WAY: Final[set["subprocess.Popen[str]"]] = set()
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -146,6 +148,7 @@ def _in_child(
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
         start_new_session=True, text=True, encoding="utf-8", errors="replace",
     )  # fmt: skip
+    _UNDER_WAY.add(child)
     tail: deque[str] = deque(maxlen=20)
     reader = threading.Thread(target=lambda: tail.extend(child.stderr or ()), daemon=True)
     reader.start()
@@ -163,6 +166,7 @@ def _in_child(
             child.kill()
             raise
         finally:
+            _UNDER_WAY.discard(child)
             # Leaving the block closes the pipes; nobody may read from them then.
             reader.join()
     if "error" in answer:
@@ -171,6 +175,12 @@ def _in_child(
     if child.returncode or not answer:
         raise TrainingError(f"training {what}: {_death(child.returncode, list(tail))}")
     return answer
+
+
+def end_trainings() -> None:
+    """Kill the trainings this process has under way, for a run that ends before they do."""
+    for child in list(_UNDER_WAY):
+        child.kill()
 
 
 def _hand_over(stream: IO[str] | None, job: dict[str, Any]) -> None:

@@ -24,14 +24,17 @@ def assign(keys: pl.DataFrame, *, folds: int, seed: int) -> pl.DataFrame:
     return queries.with_columns(pl.Series("fold", deal(queries.height, folds, seed=key)))
 
 
-def training_rows(keys: pl.DataFrame, *, folds: int, leave_out: int, seed: int) -> pl.DataFrame:
+def training_rows(
+    keys: pl.DataFrame, *, folds: int, leave_out: int, seed: int, negatives: float = 1.0
+) -> pl.DataFrame:
     """Return the ``row_id`` of the rows an initial ranker trains on.
 
     Args:
         keys: ``row_id, qid, label`` of the training split.
         folds: Number of folds.
         leave_out: The fold it will score; -1: none, it sees every query.
-        seed: Seed of the deal, and of which negatives of a query beyond LightGBM's limit are left out.
+        seed: Seed of the deal, and of which negatives are drawn.
+        negatives: Share of each query's negatives to draw; never more rows of a query than LightGBM takes.
     """
     rows = keys
     if leave_out != IN_SAMPLE:
@@ -40,11 +43,19 @@ def training_rows(keys: pl.DataFrame, *, folds: int, leave_out: int, seed: int) 
             dealt.filter(pl.col("fold") != leave_out), on="qid", how="semi", maintain_order="left"
         )
     draw = draws.uniform(rows["row_id"].to_numpy(), seed=seed, stream="initial limit")
-    rows = rows.with_columns(pl.Series("draw", draw)).with_columns(
+    rows = rows.with_columns(pl.Series("draw", draw), negative=pl.col("label") == 0).with_columns(
         # Positives first, then negatives in drawn order.
-        place=pl.struct((pl.col("label") == 0).cast(pl.UInt8), "draw").rank("ordinal").over("qid")
+        place=pl.struct(pl.col("negative").cast(pl.UInt8), "draw").rank("ordinal").over("qid"),
+        positives=(~pl.col("negative")).sum().over("qid"),
+        wanted=_share_of(pl.col("negative").sum().over("qid"), negatives),
     )
-    return rows.filter(pl.col("place") <= ranker.MAX_QUERY_ROWS).select("row_id")
+    room = pl.min_horizontal(pl.col("positives") + pl.col("wanted"), pl.lit(ranker.MAX_QUERY_ROWS))
+    return rows.filter(pl.col("place") <= room).select("row_id")
+
+
+def _share_of(count: pl.Expr, share: float) -> pl.Expr:
+    """Return ``ceil(share * count)``, where 0.1 * 30 stays 3 in spite of floating point."""
+    return (count * share - 1e-9).ceil().cast(pl.Int64)
 
 
 def fit(
@@ -55,6 +66,7 @@ def fit(
     folds: int,
     leave_out: int,
     config: RankerConfig,
+    negatives: float = 1.0,
     seed: int,
     threads: int,
     trees_done: ranker.TreesDone | None = None,
@@ -64,7 +76,7 @@ def fit(
     ``rows`` is a scratch file. Returns the training's facts.
     """
     keys = parts.read_keys(files)
-    chosen = training_rows(keys, folds=folds, leave_out=leave_out, seed=seed)
+    chosen = training_rows(keys, folds=folds, leave_out=leave_out, seed=seed, negatives=negatives)
     what = "the initial ranker" if leave_out == IN_SAMPLE else f"initial ranker {leave_out}"
     # Initial rankers always train every tree: stopping early would spend the validation lists twice.
     settings = config.model_copy(update={"early_stopping": 0})

@@ -2,7 +2,9 @@
 
 import fcntl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ SMALL = {
 ARMS = ["mixed-40-guard75"]  # `all` and `random-40` join it
 
 
-def _once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
+def _once(base: Path, name: str, make: Callable[[Path], Any]) -> Path:
     """Make ``base/name`` in whichever test process comes first; the others wait."""
     with (base / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -35,6 +37,14 @@ def _base(factory: pytest.TempPathFactory, worker: str) -> Path:
 def worker(request: pytest.FixtureRequest) -> str:
     """The name of this test process; ``master`` without xdist."""
     return getattr(request.config, "workerinput", {}).get("workerid", "master")
+
+
+@pytest.fixture(scope="session")
+def once(
+    tmp_path_factory: pytest.TempPathFactory, worker: str
+) -> Callable[[str, Callable[[Path], Any]], Path]:
+    """``once(name, make)`` gives the directory that ``make`` made for all test processes."""
+    return partial(_once, _base(tmp_path_factory, worker))
 
 
 @pytest.fixture(scope="session")

@@ -28,3 +28,15 @@ def small_disk(*, megabytes: int, read_only: bool = False) -> Iterator[Path]:
             yield Path(directory)
         finally:
             subprocess.run([umount, "--lazy", directory], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write to ``path`` until its disk is full."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        while True:
+            os.write(descriptor, b"\0" * 4096)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline import parts, tables
+from pipeline import draws, parts, tables
+from pipeline.negatives.training import Training
 
 NOISE_FEATURES = 3
 
@@ -50,6 +51,26 @@ def judgments(queries: int = 40, rows: int = 12, *, seed: int = 0, first_qid: in
             **{f"f{i + 2}": noise[:, i] for i in range(NOISE_FEATURES)},
         }
     )
+
+
+def judgments_of(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return JUDGMENTS of the rows of SCORES: a row has its features and document, whatever its company.
+
+    Features are -1, 0 or 1, so that equal and parallel rows come up; a sixth of the rows has no document id.
+    """
+    ids = scores["row_id"].to_numpy().astype(np.int64)
+    features = {f"f{i}": np.floor(3 * draws.uniform(ids, seed=0, stream=f"f{i}")) - 1 for i in (1, 2, 3)}
+    number = np.floor(6 * draws.uniform(ids, seed=0, stream="doc")).astype(int)
+    return scores.select(
+        "row_id", "qid", "label",
+        pl.Series("doc_id", [f"d{i}" if i else None for i in number], dtype=pl.String),
+        *[pl.Series(name, values.astype(np.float32)) for name, values in features.items()],
+    )  # fmt: skip
+
+
+def training_of(scores: pl.DataFrame) -> Training:
+    """Return a training split in memory for the rows of SCORES."""
+    return Training.of_table(judgments_of(scores))
 
 
 def schema_for(frame: pl.DataFrame) -> pa.Schema:

@@ -5,22 +5,38 @@ import pytest
 from pipeline.config import SelectConfig
 from pipeline.errors import ConfigError
 from pipeline.negatives.arms import Arm, panel, parse
+from pipeline.negatives.budget import Budget
 from pipeline.negatives.strategies import STRATEGIES
+
+
+def share(of):
+    """Return the budget that is a share of the negatives."""
+    return Budget("", of)
 
 
 @pytest.mark.parametrize(
     ("name", "arm"),
     [
         ("all", Arm("all")),
-        ("all-guard75", Arm("all", 1.0, 0.75)),
-        ("random-20", Arm("random", 0.2)),
-        ("top-0.5", Arm("top", 0.005)),
-        ("semi-hard-12.5", Arm("semi-hard", 0.125)),
-        ("mixed-20-guard75", Arm("mixed", 0.2, 0.75)),
-        ("mixed-100-guard0", Arm("mixed", 1.0, 0.0)),
-        ("semi-hard-0.7-guard99.9", Arm("semi-hard", 0.007, 0.999)),
-        ("top-33.33333333333333", Arm("top", 1 / 3)),
-        ("top-0.00001", Arm("top", 1e-7)),
+        ("all-guard75", Arm("all", share(1.0), (("guard", 0.75),))),
+        ("random-20", Arm("random", share(0.2))),
+        ("top-0.5", Arm("top", share(0.005))),
+        ("semi-hard-12.5", Arm("semi-hard", share(0.125))),
+        ("mixed-20-guard75", Arm("mixed", share(0.2), (("guard", 0.75),))),
+        ("mixed-100-guard0", Arm("mixed", share(1.0), (("guard", 0.0),))),
+        ("semi-hard-0.7-guard99.9", Arm("semi-hard", share(0.007), (("guard", 0.999),))),
+        ("top-33.33333333333333", Arm("top", share(1 / 3))),
+        ("top-n19", Arm("top", Budget("n", 19))),
+        ("random-p3", Arm("random", Budget("p", 3))),
+        ("mixed-unweighted-p0.5", Arm("mixed-unweighted", Budget("p", 0.5))),
+        ("mixed-20-skip5", Arm("mixed", share(0.2), (("skip", 0.05),))),
+        (
+            "top-n3-guard50-neardup-skip0.5",
+            Arm("top", Budget("n", 3), (("guard", 0.5), ("neardup", None), ("skip", 0.005))),
+        ),
+        ("all-neardup", Arm("all", guards=(("neardup", None),))),
+        ("distance-weighted-20-neardup", Arm("distance-weighted", share(0.2), (("neardup", None),))),
+        ("top-0.00001", Arm("top", share(1e-7))),
     ],
 )
 def test_names_round_trip(name, arm):
@@ -33,16 +49,26 @@ def test_names_round_trip(name, arm):
 def test_every_fraction_has_a_name_of_its_own(strategy):
     """A thousand shares, and neighbours that differ in the last digit, read back as the same floats."""
     shares = [k / 1000 for k in range(1, 1001)] + [0.1 + 0.2, 0.3, 1 / 3, 0.333333, 0.3333333]
-    for share in shares:
-        assert parse(Arm(strategy, share, share).name) == Arm(strategy, share, share)
-    assert len({Arm(strategy, share).name for share in shares}) == len(set(shares))
+    for of in shares:
+        arm = Arm(strategy, share(of), (("guard", of), ("skip", of)))
+        assert parse(arm.name) == arm
+    assert len({Arm(strategy, share(of)).name for of in shares}) == len(set(shares))
 
 
 @pytest.mark.parametrize(
-    ("written", "name"), [("top", "top-100"), ("top-020.0", "top-20"), ("all-100", "all")]
+    ("written", "name"),
+    [
+        ("top", "top-100"),
+        ("top-020.0", "top-20"),
+        ("all-100", "all"),
+        ("top-n019.0", "top-n19"),
+        ("top-p3.50", "top-p3.5"),
+        ("top-20-guardmax", "top-20-guard100"),
+        ("top-20-skip5-neardup-guard75", "top-20-guard75-neardup-skip5"),
+    ],
 )
 def test_other_spellings_have_one_name(written, name):
-    """A missing percentage is 100, and zeros that say nothing go."""
+    """A missing percentage is 100, and zeros that say nothing go; guards have an order."""
     assert parse(written).name == name
 
 
@@ -51,8 +77,8 @@ def test_other_spellings_have_one_name(written, name):
     [
         ("tpo-20", "no strategy 'tpo'. Did you mean 'top'?"),
         ("semihard-20", "no strategy 'semihard'. Did you mean 'semi-hard'?"),
-        ("zzz", "no strategy 'zzz'. There is: all, mixed, random, semi-hard, top."),
-        ("", "no strategy ''. There is: all, mixed, random, semi-hard, top."),
+        ("zzz", "no strategy 'zzz'. There is: all, distance-weighted, false-positive, margin, mixed, "),
+        ("", "no strategy ''. There is: all, distance-weighted, "),
         ("mixed-20-gaurd75", "like mixed-20-guard75"),
         ("mixed-guard75-20", "like mixed-20-guard75"),
         ("top--5", "like mixed-20-guard75"),
@@ -60,6 +86,18 @@ def test_other_spellings_have_one_name(written, name):
         ("top-0.0", "above 0 and at most 100"),
         ("top-100.1", "above 0 and at most 100"),
         ("mixed-20-guard101", "at most 100"),
+        ("mixed-20-skip101", "percentage of -skip must be at most 100"),
+        ("mixed-20-guard", "like mixed-20-guard75"),
+        ("mixed-20-skip", "like mixed-20-guard75"),
+        ("mixed-20-skipmax", "like mixed-20-guard75"),
+        ("mixed-20-neardup90", "like mixed-20-guard75"),
+        ("mixed-20-guard50-guard75", "-guard can be given once"),
+        ("top-n0", "whole number of negatives from 1 to 10,000"),
+        ("top-n2.5", "whole number of negatives from 1 to 10,000"),
+        ("top-n10001", "whole number of negatives from 1 to 10,000"),
+        ("top-p0", "above 0 and at most 10,000"),
+        ("top-q3", "like mixed-20-guard75"),
+        ("all-n19", "'all' keeps every negative; did you mean random-n19?"),
         ("all-20", "'all' keeps every negative; did you mean random-20?"),
     ],
 )
@@ -71,11 +109,13 @@ def test_mistakes_in_a_name(name, message):
     assert "\n" not in str(caught.value)
 
 
-def test_control_is_random_at_the_same_fraction():
+def test_control_is_random_with_the_same_budget():
     """The baseline and a control have none; a guarded random arm is no control."""
     assert parse("mixed-12.5-guard75").control == "random-12.5"
     assert parse("random-20-guard75").control == "random-20"
-    assert parse("random-20").control is None
+    assert parse("random-20").control is parse("random-n19").control is None
+    assert parse("top-n19-skip5").control == "random-n19"
+    assert parse("top-p3").control == "random-p3"
     assert parse("all").control is parse("all-guard75").control is None
 
 
@@ -83,9 +123,16 @@ def test_options_are_those_of_the_strategy():
     """A strategy gets its own parameters from the settings and no others."""
     config = SelectConfig(skip=0.02, hard_share=0.25)
     assert parse("all").options(config) == {}
-    assert parse("top-20-guard50").options(config) == {"fraction": 0.2}
-    assert parse("semi-hard-20").options(config) == {"fraction": 0.2, "skip": 0.02}
-    assert parse("mixed-20").options(config) == {"fraction": 0.2, "hard_share": 0.25}
+    assert parse("top-20-guard50").options(config) == {}
+    assert parse("semi-hard-20").options(config) == {"skip": 0.02}
+    assert parse("mixed-20-neardup").options(config) == {"hard_share": 0.25, "similarity": 0.95}
+
+
+def test_what_an_arm_reads():
+    """Scores are enough for most; `popularity` reads document ids, `ohem` and the near-duplicates features."""
+    assert parse("mixed-20-guard75-skip5").reads(SelectConfig()) == set()
+    assert parse("popularity-20-neardup").reads(SelectConfig()) == {"doc_id", "features"}
+    assert parse("ohem-20").reads(SelectConfig()) == {"features"}
 
 
 def names(*args, **settings):
@@ -121,7 +168,11 @@ def test_controls_join_arms_by_name():
 
 def test_a_fraction_by_name_and_by_setting_is_one():
     """0.7 % in a name is the share 0.007, not its neighbour: its control is there once."""
-    assert [arm.fraction for arm in panel(SelectConfig(), ["top-0.7", "random-0.7"])] == [1.0, 0.007, 0.007]
+    assert [arm.budget.amount for arm in panel(SelectConfig(), ["top-0.7", "random-0.7"])] == [
+        1.0,
+        0.007,
+        0.007,
+    ]
 
 
 def test_controls_are_there_without_strategies():
@@ -147,3 +198,29 @@ def test_two_arms_never_share_a_name():
     """Fractions that agree in their first digits keep files of their own."""
     found = names(fractions=(0.333333, 0.3333333), strategies=("top",))
     assert len(found) == len(set(found)) == 5
+
+
+def test_counts_come_after_the_fractions():
+    """Budgets of the settings: shares, then numbers, then numbers per positive, each with its control."""
+    found = names(fractions=(0.2,), counts=("p3", "n20", "n3"), strategies=("top-skip5",))
+    assert found == [
+        "all", "random-20", "top-20-skip5", "random-n3", "top-n3-skip5", "random-n20", "top-n20-skip5",
+        "random-p3", "top-p3-skip5",
+    ]  # fmt: skip
+    assert names(fractions=(), counts=("n1",), strategies=()) == ["all", "random-n1"]
+
+
+def test_counts_do_not_belong_into_strategies():
+    """A count inside select.strategies is refused, with where it goes; so is one out of range."""
+    with pytest.raises(ConfigError, match=r"'top-n3' has a count; those go in select.counts"):
+        panel(SelectConfig(strategies=("top-n3",)))
+    with pytest.raises(ConfigError, match=r"^select.counts: n is a whole number"):
+        panel(SelectConfig(counts=("n0",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("top-20", 200.0), ("top-n3", 30.0), ("top-n500", 1000.0), ("top-p2.5", 50.0)]
+)
+def test_expected_size(name, expected):
+    """Of 1,000 negatives in 10 queries with 20 positives."""
+    assert parse(name).budget.expected(negatives=1000, positives=20, queries=10) == expected

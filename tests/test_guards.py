@@ -15,7 +15,7 @@ def aside(quantile, *queries):
     return (
         scores_of(*queries)
         .with_columns(negative=pl.col("label") == 0)
-        .select(guards.above_positives(quantile=quantile))["negative"]
+        .select(guards.above_positives(share=quantile).where.alias("negative"))["negative"]
         .to_list()
     )
 

@@ -162,8 +162,8 @@ def test_partitions_share_one_numbering(tmp_path: Path) -> None:
     """A fold trains on three partitions, so a row id must not be in two of them."""
     texts = {f"S{n}": queries(n, first=10 * n) for n in range(1, 6)}
     document = run(write_splits(tmp_path / "d", **texts), tmp_path / "o")
-    ids = [read(tmp_path / "o", f"S{n}")["row_id"].to_list() for n in range(1, 6)]
-    assert sum(ids, []) == list(range(30))
+    ids = [read(tmp_path / "o", f"S{n}")["row_id"] for n in range(1, 6)]
+    assert pl.concat(ids).to_list() == list(range(30))
     assert [split["queries"] for split in document["splits"].values()] == [1, 2, 3, 4, 5]
 
 
@@ -198,7 +198,7 @@ def test_one_file_is_split_by_query(tmp_path: Path) -> None:
     }  # fmt: skip
     assert document["notices"] == ["data.txt was split by query: 12 train, 4 vali, 4 test"]
     frames = [read(tmp_path / "o", name) for name in ("train", "vali", "test")]
-    assert sorted(sum((frame["row_id"].to_list() for frame in frames), [])) == list(range(40))
+    assert pl.concat(frames)["row_id"].sort().to_list() == list(range(40))
     for frame in frames:  # row n of the file has n + 2 as its feature
         assert (frame["f1"] == frame["row_id"] + 2).all()
 
@@ -273,9 +273,11 @@ def test_missing_and_sentinel_in_parquet(
 
 def test_a_feature_that_no_part_has_before_is_filled_with_nan(tmp_path: Path) -> None:
     """With missing = nan the rows of an earlier, narrower file get NaN for features of a later one."""
-    source = write_splits(tmp_path / "d", train="1 qid:1 1:1\n", vali="1 qid:2 2:1\n", test="1 qid:3 1:1\n")
+    source = write_splits(
+        tmp_path / "d", train="1 qid:1 1:1\n0 qid:1 1:1\n", vali="1 qid:2 2:1\n", test="1 qid:3 1:1\n"
+    )
     run(source, tmp_path / "o", missing="nan")
-    np.testing.assert_array_equal(read(tmp_path / "o", "train").select("f1", "f2"), [[1, NAN]])
+    np.testing.assert_array_equal(read(tmp_path / "o", "train").select("f1", "f2"), [[1, NAN]] * 2)
     np.testing.assert_array_equal(read(tmp_path / "o", "vali").select("f1", "f2"), [[NAN, 1]])
 
 
@@ -516,25 +518,24 @@ def test_a_bad_line_names_its_place_and_leaves_nothing(tmp_path: Path) -> None:
 def test_many_buckets_hold_little_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many buckets are open, together they wait with no more rows than one writer may."""
     held: list[int] = []
+    opened: list[parts.PartWriter] = []
     real = parts.PartWriter.write
 
     class Watched(parts.PartWriter):
-        opened: list["Watched"] = []
-
         def __enter__(self) -> "Watched":
-            self.opened.append(self)
+            opened.append(self)
             return self
 
         def write(self, table: pa.Table) -> None:
             real(self, table)
-            held.append(sum(writer._rows for writer in self.opened))
+            held.append(sum(writer._rows for writer in opened))
 
     monkeypatch.setattr(parts, "PartWriter", Watched)
     monkeypatch.setattr(parts, "rows_per_group", lambda features: 256)
     monkeypatch.setattr(ingest, "_BUCKET_BYTES", 2_000)
-    (tmp_path / "data.txt").write_text(queries(2_000, rows=1))
+    (tmp_path / "data.txt").write_text(queries(1_000))
     run(tmp_path / "data.txt", tmp_path / "o")
-    assert len(Watched.opened) > 30
+    assert len(opened) > 30
     assert max(held) <= 3 * 2 * 256  # staging, then the buckets, then three splits
     assert read(tmp_path / "o", "train").height == 1_200
 

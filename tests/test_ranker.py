@@ -215,7 +215,10 @@ def test_what_lightgbm_refuses_is_one_line(tmp_path):
 def test_a_model_that_cannot_be_written(data, tmp_path):
     """The path and the reason reach the user as a storage error."""
     model = tmp_path / "nowhere" / "model.txt"
-    with pytest.raises(StorageError, match=rf"^training the ranker: {model}: No such file or directory$"):
+    with pytest.raises(
+        StorageError,
+        match=rf"^training the ranker: {model}: cannot be made here; choose another directory with --out$",
+    ):
         fit(data, model, config=CONFIG.model_copy(update={"trees": 1}))
 
 
@@ -355,6 +358,8 @@ def test_opencl_ranks_like_the_cpu(data, tmp_path):
     try:
         ranker.require_device("gpu")
     except DeviceError as error:
+        if os.environ.get("RANKSIEVE_REQUIRE_GPU"):  # where a device was installed on purpose
+            raise
         pytest.skip(str(error))
     fit(data, tmp_path / "gpu.txt", config=CONFIG.model_copy(update={"device": "gpu"}))
     files = [data / "vali.parquet"]

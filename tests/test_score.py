@@ -142,3 +142,14 @@ def test_failure_leaves_no_scratch_file(tmp_path, monkeypatch):
             threads=1,
         )
     assert [path.name for path in tmp_path.iterdir()] == ["train.parquet"]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 1.0])
+def test_initial_ranker_may_see_a_share_of_the_negatives(share):
+    """Every positive and ceil(share * negatives) of each query, and a larger share sees the same and more."""
+    keys = scores_of((1, [0] * 30 + [1, 2], [0] * 32), (2, [0, 0, 0, 1], [0] * 4))
+    chosen = score.training_rows(keys, folds=1, leave_out=score.IN_SAMPLE, seed=1, negatives=share)
+    counts = keys.join(chosen, on="row_id").group_by("qid", pl.col("label") > 0).len().sort("qid", "label")
+    assert counts["len"].to_list() == {0.1: [3, 2, 1, 1], 0.25: [8, 2, 1, 1], 1.0: [30, 2, 3, 1]}[share]
+    more = score.training_rows(keys, folds=1, leave_out=score.IN_SAMPLE, seed=1, negatives=min(1, share * 2))
+    assert set(chosen["row_id"]) <= set(more["row_id"])

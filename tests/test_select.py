@@ -6,13 +6,17 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from flows.body import Plain, body
 from pipeline import parts, tables
-from pipeline.config import SelectConfig
-from pipeline.errors import SourceError
+from pipeline.config import Config, SelectConfig
+from pipeline.errors import ConfigError, SourceError
+from pipeline.job import Job
 from pipeline.negatives import select
 from pipeline.negatives.arms import parse
+from pipeline.negatives.budget import Budget
 from pipeline.negatives.strategies import STRATEGIES
-from tests.samples import scores_of
+from pipeline.negatives.training import Training
+from tests.samples import judgments_of, scores_of, training_of, write_letor_source, write_part
 
 CONFIG = SelectConfig()
 # Query 1: a positive at 5.5; its negatives score 10 to 1, so a guard sets the five above 5.5 aside.
@@ -26,7 +30,7 @@ SCORES = scores_of(
 
 def selection(name, scores=SCORES, *, config=CONFIG, seed=1):
     """Return SELECTION of the arm called ``name``."""
-    return select.select(scores, parse(name), config=config, seed=seed)
+    return select.select(scores, parse(name), config=config, seed=seed, training=training_of(scores))
 
 
 def test_top_under_a_guard_by_hand():
@@ -57,7 +61,7 @@ def test_short_queries():
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("guard", ["", "-guard50"])
+@pytest.mark.parametrize("guard", ["", "-guard50", "-guard50-neardup-skip10"])
 def test_every_reason_says_whether_a_row_is_kept(strategy, guard):
     """A reason belongs to kept rows or to rows left out, never both; weight is 0 on the latter alone."""
     rows = selection(f"{strategy}{'' if strategy == 'all' else '-40'}{guard}")
@@ -79,14 +83,14 @@ def test_columns_are_the_contract():
 
 def test_shortfall_counts_what_a_guard_leaves_no_room_for():
     """60 % of ten negatives are six, the guard leaves five: one short; query 2's two negatives are enough."""
-    assert select.shortfall(selection("top-60-guard50"), 0.6) == 1
-    assert select.shortfall(selection("top-60"), 0.6) == 0
-    assert select.shortfall(selection("all"), 1.0) == 0
+    assert select.shortfall(selection("top-60-guard50"), Budget("", 0.6)) == 1
+    assert select.shortfall(selection("top-60"), Budget("", 0.6)) == 0
+    assert select.shortfall(selection("all"), Budget("", 1.0)) == 0
 
 
 def test_shortfall_counts_what_a_skip_leaves_no_room_for():
     """Skipping 5 % is one negative of each query, so keeping 100 % falls short by one in three."""
-    assert select.shortfall(selection("semi-hard-100"), 1.0) == 3
+    assert select.shortfall(selection("semi-hard-100"), Budget("", 1.0)) == 3
 
 
 def test_shortfall_of_one_query_is_not_made_up_by_another():
@@ -94,7 +98,76 @@ def test_shortfall_of_one_query_is_not_made_up_by_another():
     rows = scores_of((1, [0, 0], [1, 2]), (2, [0, 0], [1, 2])).with_columns(
         kept=pl.Series([True, True, False, False])
     )
-    assert select.shortfall(rows, 0.5) == 1
+    assert select.shortfall(rows, Budget("", 0.5)) == 1
+
+
+def test_shortfall_of_counts():
+    """Twelve of ten negatives are ten, of which the guard leaves five; three per positive are as many."""
+    assert select.shortfall(selection("top-n12-guard50"), Budget("n", 12)) == 5
+    assert select.shortfall(selection("top-p3-guard50"), Budget("p", 3)) == 0
+    assert select.shortfall(selection("top-p9-guard50"), Budget("p", 9)) == 4
+
+
+def kept_of(rows, query):
+    """Return how many negatives of a query are kept."""
+    return rows.filter((pl.col("qid") == query) & (pl.col("label") == 0))["kept"].sum()
+
+
+def test_counts_by_hand():
+    """Three negatives of each query, or all it has; 2.5 for each positive, rounded up, none without one."""
+    assert [kept_of(selection("top-n3"), query) for query in (1, 2, 3, 4)] == [3, 2, 2, 0]
+    assert [kept_of(selection("top-p2.5"), query) for query in (1, 2, 3, 4)] == [3, 2, 0, 0]
+
+
+def test_guards_combine():
+    """Guard 50 sets ranks 1-5 aside, skip 60 ranks 1-6: the first of the order names what both do."""
+    rows = selection("top-20-guard50-skip60").filter(pl.col("qid") == 1)
+    assert rows["reason"].to_list() == ["guarded"] * 5 + ["skipped"] + ["hard"] * 2 + ["too easy"] * 2 + [
+        "positive"
+    ]
+
+
+def test_near_duplicates_of_a_positive_are_set_aside():
+    """Row 1 has the features of the positive, row 2 their opposite; what is like another negative stays."""
+    scores = scores_of((1, [1, 0, 0, 0], [0.0, 3.0, 2.0, 1.0]))
+    training = Training.of_table(
+        scores.with_columns(f1=pl.Series([2.0, 2.0, 0.0, 0.0]), f2=pl.Series([5.0, 5.0, 1.0, 1.0]))
+    )
+    rows = select.select(scores, parse("top-50-neardup"), config=CONFIG, seed=1, training=training)
+    assert rows["reason"].to_list() == ["positive", "near-duplicate", "hard", "hard"]
+
+
+@pytest.mark.parametrize(
+    ("arm", "columns", "missing"),
+    [
+        ("popularity-20", ["row_id", "f1"], "document ids"),
+        ("ohem-20", ["row_id", "doc_id"], "features"),
+        ("top-20-neardup", [], "features"),
+    ],
+)
+def test_what_an_arm_reads_must_be_there(arm, columns, missing):
+    """One line names the arm and what the training data lacks."""
+    with pytest.raises(ConfigError, match=rf"^arm '{arm}' needs {missing}, and the training data has none"):
+        select.require(parse(arm), CONFIG, columns)
+    select.require(parse("mixed-20-guard75-skip5"), CONFIG, [])
+
+
+def test_select_without_its_training_split_is_refused():
+    """An arm that reads features does not silently do without them."""
+    with pytest.raises(ConfigError, match="arm 'ohem-20' needs features"):
+        select.select(SCORES, parse("ohem-20"), config=CONFIG, seed=1)
+
+
+def test_a_run_refuses_an_arm_before_it_trains(tmp_path):
+    """A source without document ids and an arm that needs them: nothing is trained."""
+    source = write_letor_source(tmp_path / "source")
+    for file in source.iterdir():
+        lines = file.read_text(encoding="utf-8").splitlines()
+        file.write_text("".join(line.partition(" #")[0] + "\n" for line in lines), encoding="utf-8")
+    job = Job(source, tmp_path / "run", config=Config(), arms=["popularity-20"])
+    with pytest.raises(ConfigError, match="arm 'popularity-20' needs document ids"):
+        body(job, Plain())
+    assert not job.at(job.folds[0]).initial_model(0).exists()
 
 
 # ---- LightGBM's limit of rows per query --------------------------------------------------------------------
@@ -119,7 +192,7 @@ def test_over_limit_by_hand(limit):
     ]
     assert first.filter(pl.col("reason") == "over limit")["weight"].to_list() == [0.0] * 5
     assert rows.filter(pl.col("qid") != 1)["kept"].all()
-    assert select.shortfall(rows, 1.0) == 5
+    assert select.shortfall(rows, Budget("", 1.0)) == 5
 
 
 def test_a_selection_that_fits_is_left_alone(limit):
@@ -190,6 +263,19 @@ def test_run_writes_the_table_and_says_what_it_did(tmp_path, text):
         "reasons": {"guarded": 5, "hard": 9, "positive": 3},
         "shortfall": 1,
     }
+
+
+@pytest.mark.parametrize("arm", ["ohem-50", "popularity-50", "mixed-50-guard50-neardup"])
+def test_run_reads_the_training_split(tmp_path, arm):
+    """From Parquet parts, in other row order than the scores, an arm decides as from a table in memory."""
+    parts.write_table(tmp_path / "scores.parquet", SCORES, tables.scores(qid=tables.QID_INT))
+    table = judgments_of(SCORES)
+    half = pl.col("qid") > 1
+    files = [write_part(tmp_path / "train" / f"part-0000{i}.parquet", part)
+             for i, part in enumerate((table.filter(half).reverse(), table.filter(~half)))]  # fmt: skip
+    out = tmp_path / "out.parquet"
+    select.run(tmp_path / "scores.parquet", out, arm=parse(arm), config=CONFIG, seed=1, files=files)
+    assert pl.read_parquet(out).equals(selection(arm))
 
 
 def test_run_says_when_weights_matter(tmp_path):

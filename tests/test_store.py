@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import store
 from pipeline.errors import BusyError, StorageError
-from tests.filesystem import small_disk
+from tests.filesystem import fill, small_disk
 
 COMMAND = "ranksieve run there"
 
@@ -23,6 +23,15 @@ COMMAND = "ranksieve run there"
 def names(directory: Path) -> list[str]:
     """Every file and directory below ``directory``, relative, the lock left out."""
     return sorted(p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.name != ".lock")
+
+
+def spoil(*paths: Path, directory: bool = False) -> None:
+    """Publish ``paths``, and fail when half of the first one is written."""
+    with store.publish(*paths) as made:
+        if directory:
+            made[0].mkdir()
+        (made[0] / "part" if directory else made[0]).write_text("half")
+        raise ZeroDivisionError
 
 
 # ---- publish ---------------------------------------------------------------------------------------------
@@ -59,9 +68,8 @@ def test_failure_leaves_the_last_good_output_and_nothing_else(tmp_path: Path, di
     else:
         path.write_text("good")
     before = names(tmp_path)
-    with pytest.raises(ZeroDivisionError), store.publish(path) as [made]:
-        made.mkdir() if directory else made.write_text("half")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        spoil(path, directory=directory)
     assert names(tmp_path) == before
     assert (path / "part" if directory else path).read_text() == "good"
 
@@ -69,9 +77,8 @@ def test_failure_leaves_the_last_good_output_and_nothing_else(tmp_path: Path, di
 def test_outputs_of_one_step_appear_together(tmp_path: Path) -> None:
     """When the second output is not made, the first one does not appear either."""
     one, two = tmp_path / "one", tmp_path / "two"
-    with pytest.raises(ZeroDivisionError), store.publish(one, two) as [first, _]:
-        first.write_text("1")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        spoil(one, two)
     assert names(tmp_path) == []
 
 
@@ -209,18 +216,6 @@ def test_a_file_where_a_directory_should_be(tmp_path: Path) -> None:
         store.hold(tmp_path / "file" / "run", command=COMMAND),
     ):
         pass
-
-
-def fill(path: Path) -> None:
-    """Write to ``path`` until its disk is full."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
-    try:
-        while True:
-            os.write(descriptor, b"\0" * 4096)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
 
 
 # ---- sweep -----------------------------------------------------------------------------------------------

@@ -2,19 +2,27 @@
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pipeline.config import SelectConfig
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.negatives.budget import EVERYTHING, Budget, percent, share
+from pipeline.negatives.choice import Choice
+from pipeline.negatives.guards import GUARDS, Aside
 from pipeline.negatives.strategies import STRATEGIES
 
 BASELINE: Final = "all"
 CONTROL: Final = "random"
+T = TypeVar("T")
+_GUARD: Final = re.compile(rf"-({'|'.join(GUARDS)})(\d+(?:\.\d+)?|max)?")
 _SPECIFICATION: Final = re.compile(
-    r"(?P<strategy>[a-z]+(?:-[a-z]+)*?)(?:-(?P<percent>\d+(?:\.\d+)?))?(?:-guard(?P<guard>\d+(?:\.\d+)?))?"
+    rf"(?P<strategy>[a-z]+(?:-[a-z]+)*?)(?:-(?P<budget>[np]?\d+(?:\.\d+)?))?(?P<guards>(?:{_GUARD.pattern})*)"
+)
+_SHAPE: Final = (
+    "write STRATEGY-PERCENT, STRATEGY-nCOUNT or STRATEGY-pPER_POSITIVE, then any of -guardPERCENTILE, -neardup"
+    " and -skipPERCENT, like mixed-20-guard75"
 )
 
 
@@ -24,93 +32,124 @@ class Arm:
 
     Attributes:
         strategy: A key of :data:`~pipeline.negatives.strategies.STRATEGIES`.
-        fraction: Share of each query's negatives to keep; 1 for `all`.
-        guard: Set aside the negatives above this quantile of their query's positives; None: no guard.
+        budget: How many of each query's negatives to keep; everything for `all`.
+        guards: Keys of :data:`~pipeline.negatives.guards.GUARDS`, in its order, each with its share or None.
     """
 
     strategy: str
-    fraction: float = 1.0
-    guard: float | None = None
+    budget: Budget = EVERYTHING
+    guards: tuple[tuple[str, float | None], ...] = ()
 
     @property
     def name(self) -> str:
         """The arm's name, such as ``mixed-20-guard75``: also the name of its files."""
-        percent = "" if self.strategy == BASELINE else f"-{_percent(self.fraction)}"
-        return f"{self.strategy}{percent}" + ("" if self.guard is None else f"-guard{_percent(self.guard)}")
+        budget = "" if self.strategy == BASELINE else f"-{self.budget.name}"
+        return f"{self.strategy}{budget}{self._suffix}"
+
+    @property
+    def _suffix(self) -> str:
+        return "".join(f"-{guard}{'' if of is None else percent(of)}" for guard, of in self.guards)
 
     @property
     def control(self) -> str | None:
-        """The random arm at the same fraction; None for the baseline and for a control itself."""
-        control = Arm(CONTROL, self.fraction).name
+        """The random arm with the same budget; None for the baseline and for a control itself."""
+        control = Arm(CONTROL, self.budget).name
         return None if self.strategy == BASELINE or self.name == control else control
 
+    def choice(self, config: SelectConfig) -> Choice:
+        """Return what the arm's strategy says of each candidate."""
+        return _call(STRATEGIES[self.strategy], config, n=self.budget.n)
+
+    def asides(self, config: SelectConfig) -> list[Aside]:
+        """Return what the arm's guards say of each negative."""
+        return [_call(GUARDS[guard], config, share=of) for guard, of in self.guards]
+
     def options(self, config: SelectConfig) -> dict[str, Any]:
-        """Return the keyword parameters of the arm's strategy."""
-        known = {"fraction": self.fraction, "skip": config.skip, "hard_share": config.hard_share}
-        return {name: known[name] for name in inspect.signature(STRATEGIES[self.strategy]).parameters}
+        """Return the settings that decide the arm's outcome, by name."""
+        functions = [STRATEGIES[self.strategy], *(GUARDS[guard] for guard, _ in self.guards)]
+        names = {name for function in functions for name in _parameters(function)} - {"n", "share"}
+        return {name: getattr(config, name) for name in sorted(names)}
+
+    def reads(self, config: SelectConfig) -> set[str]:
+        """Return what the arm needs of the training split beside the keys: ``doc_id``, ``features``."""
+        needs = [self.choice(config).need, *(aside.need for aside in self.asides(config))]
+        return {need.reads for need in needs if need is not None}
 
 
-def _percent(share: float) -> str:
-    """Write a share as a percentage that reads back as the same float, so that no two arms share a file."""
-    digits = f"{Decimal(repr(share)).scaleb(2):f}"
-    return digits.rstrip("0").rstrip(".") if "." in digits else digits
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
 
 
-def _share(percent: str | None) -> float | None:
-    return None if percent is None else float(Decimal(percent).scaleb(-2))
+def _call(function: Callable[..., T], config: SelectConfig, **given: Any) -> T:
+    """Call a strategy or a guard with the parameters it takes: those given, and settings of the same name."""
+    known = dict(config) | given
+    return function(**{name: known[name] for name in _parameters(function)})
 
 
 def parse(name: str) -> Arm:
-    """Read an arm's name; a strategy without a fraction gets 1.
+    """Read an arm's name; a strategy without a budget keeps 100 %, guards may come in any order.
 
     Raises:
-        ConfigError: No such strategy, a fraction or guard out of range, or a fraction of `all`.
+        ConfigError: No such strategy, a budget or guard out of range, or a budget for `all`.
     """
     match = _SPECIFICATION.fullmatch(name)
     strategy = match["strategy"] if match else name
     if match is None and any(name.startswith(f"{known}-") for known in STRATEGIES):
-        raise ConfigError(
-            f"arm {name!r}: write STRATEGY-PERCENT or STRATEGY-PERCENT-guardPERCENTILE, like mixed-20-guard75"
-        )
+        raise ConfigError(f"arm {name!r}: {_SHAPE}")
     if match is None or strategy not in STRATEGIES:
         raise ConfigError(f"no strategy {strategy!r}.{did_you_mean(strategy, STRATEGIES)}")
-    fraction, guard = _share(match["percent"]), _share(match["guard"])
-    if fraction is not None and not 0 < fraction <= 1:
-        raise ConfigError(f"arm {name!r}: the percentage of negatives must be above 0 and at most 100")
-    if guard is not None and guard > 1:
-        raise ConfigError(f"arm {name!r}: the guard's percentile must be at most 100")
-    if strategy == BASELINE and fraction not in (None, 1):
+    budget = EVERYTHING if match["budget"] is None else Budget.parse(match["budget"], where=f"arm {name!r}")
+    if strategy == BASELINE and budget != EVERYTHING:
         raise ConfigError(
-            f"arm {name!r}: {BASELINE!r} keeps every negative; did you mean {CONTROL}-{match['percent']}?"
+            f"arm {name!r}: {BASELINE!r} keeps every negative; did you mean {CONTROL}-{match['budget']}?"
         )
-    return Arm(strategy, 1.0 if fraction is None else fraction, guard)
+    return Arm(strategy, budget, _guards(match["guards"], where=f"arm {name!r}"))
+
+
+def _guards(suffix: str, *, where: str) -> tuple[tuple[str, float | None], ...]:
+    """Read suffixes such as ``-guard75-skip5``, each at most once."""
+    found: dict[str, float | None] = {}
+    for guard, written in _GUARD.findall(suffix):
+        takes_share = "share" in _parameters(GUARDS[guard])
+        of = share("100" if written == "max" else written) if written else None
+        if (of is not None) != takes_share or (written == "max" and guard != "guard"):
+            raise ConfigError(f"{where}: {_SHAPE}")
+        if of is not None and of > 1:
+            raise ConfigError(f"{where}: the percentage of -{guard} must be at most 100")
+        if guard in found:
+            raise ConfigError(f"{where}: -{guard} can be given once")
+        found[guard] = of
+    return tuple((guard, found[guard]) for guard in GUARDS if guard in found)
 
 
 def panel(config: SelectConfig, names: Iterable[str] = ()) -> list[Arm]:
-    """Return the arms of a run: the baseline, then by fraction the control and the others.
+    """Return the arms of a run: the baseline, then by budget the control and the others.
 
     Args:
-        config: The fractions and strategies of the panel.
+        config: The fractions, counts and strategies of the panel.
         names: Arms by name instead; the baseline and each arm's control join them.
     """
     arms = [parse(name) for name in names]
-    fractions = {arm.fraction for arm in arms if arm.strategy != BASELINE}
+    budgets = {arm.budget for arm in arms if arm.strategy != BASELINE}
     if not arms:
         kinds = [parse(name) for name in config.strategies]
         for name, kind in zip(config.strategies, kinds, strict=True):
-            if kind.fraction != 1:
+            if kind.budget != EVERYTHING:
                 raise ConfigError(
                     f"select.strategies: {name!r} has a percentage; those go in select.fractions"
+                    if not kind.budget.unit
+                    else f"select.strategies: {name!r} has a count; those go in select.counts"
                 )
-        fractions = set(config.fractions)
+        budgets = {Budget("", fraction) for fraction in config.fractions}
+        budgets |= {Budget.parse(count, where="select.counts") for count in config.counts}
         arms = [
-            kind if kind.strategy == BASELINE else Arm(kind.strategy, fraction, kind.guard)
-            for fraction in config.fractions
+            kind if kind.strategy == BASELINE else Arm(kind.strategy, budget, kind.guards)
+            for budget in sorted(budgets)
             for kind in kinds
         ]
     wanted = [Arm(BASELINE)]
-    for fraction in sorted(fractions):
-        wanted.append(Arm(CONTROL, fraction))
-        wanted += [arm for arm in arms if arm.fraction == fraction and arm.strategy != BASELINE]
+    for budget in sorted(budgets):
+        wanted.append(Arm(CONTROL, budget))
+        wanted += [arm for arm in arms if arm.budget == budget and arm.strategy != BASELINE]
     wanted += [arm for arm in arms if arm.strategy == BASELINE]
     return list(dict.fromkeys(wanted))

@@ -15,13 +15,16 @@ column          meaning
 ``draw``        one uniform number per row, keyed by seed and row_id
 ==============  ==========================================================================================
 
-After the guards, three more describe the candidates, the negatives no guard set aside:
+After the guards, five more describe the candidates, the negatives no guard set aside:
 
 ==============  ==========================================================================================
 ``candidate``   a negative that a strategy may choose
 ``rank``        1 for the query's hardest candidate
 ``count``       candidates of the query
+``z_low``       lowest, ``z_high`` highest ``z`` of the query's candidates (of its other rows, on those)
 ==============  ==========================================================================================
+
+What SCORES cannot tell, :mod:`pipeline.negatives.training` adds for the arms that ask for it.
 """
 
 from typing import Final
@@ -49,6 +52,9 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     positive = pl.when(pl.col("label") > 0).then(pl.col("score"))
     score = pl.col("score")
     differ = score.max().over(QUERY) > score.min().over(QUERY)
+    deviation = score - score.mean().over(QUERY)
+    # At most 1, so that squares of huge or tiny scores neither overflow nor vanish.
+    deviation = deviation / deviation.abs().max().over(QUERY)
     return (
         scores.with_columns(
             pl.Series("draw", draws.uniform(ids, seed=seed, stream="draw")),
@@ -69,7 +75,7 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
             pos_max=positive.max().over(QUERY),
             # Rounding gives equal scores a spread above 0, so that is not the question to ask.
             z=pl.when(differ)
-            .then((score - score.mean().over(QUERY)) / score.std(ddof=0).over(QUERY))
+            .then((deviation - deviation.mean().over(QUERY)) / deviation.std(ddof=0).over(QUERY))
             .otherwise(0.0),
         )
         .with_columns(quantile=(pl.col("neg_rank") - 0.5) / pl.col("neg_count"))
@@ -79,12 +85,14 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
 
 
 def with_candidates(context: pl.DataFrame, aside: pl.Expr) -> pl.DataFrame:
-    """Add ``candidate``, ``rank`` and ``count`` once a guard has said which negatives are set aside."""
+    """Add what describes the candidates, once a guard has said which negatives are set aside."""
     return (
         context.with_columns(candidate=pl.col("negative") & ~aside)
         .with_columns(rank=pl.col("neg_rank").rank("ordinal").over(_CANDIDATES).cast(pl.UInt32))
         .with_columns(
             rank=pl.when("candidate").then("rank"),
             count=pl.col("candidate").sum().over(QUERY).cast(pl.UInt32),
+            z_low=pl.col("z").min().over(_CANDIDATES),
+            z_high=pl.col("z").max().over(_CANDIDATES),
         )
     )

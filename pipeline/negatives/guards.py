@@ -1,15 +1,44 @@
 """Guards: which negatives are too likely to be unjudged positives to train on.
 
-A guard is a function of keyword parameters that returns a boolean Polars expression over the context columns:
-set this negative aside. The rows stay in SELECTION with the reason ``guarded``, for a person to look at.
+A guard is a function of keyword parameters that returns :class:`Aside`: a boolean Polars expression over the
+context columns, set this negative aside, and the reason that says so. The rows stay in SELECTION with that
+reason, for a person to look at. A guard whose suffix takes a percentage has it as its parameter ``share``.
+To add one: write the function, add one entry to :data:`GUARDS`.
+
+Guards look at all negatives, each for itself, so their order changes nothing but the reason: the first of
+:data:`GUARDS` that sets a row aside names it.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
+from pipeline.negatives import training
+from pipeline.negatives.choice import Need, share_of
 from pipeline.negatives.context import QUERY
 
 
-def above_positives(*, quantile: float) -> pl.Expr:
+@dataclass(frozen=True)
+class Aside:
+    """What a guard says of each negative.
+
+    Attributes:
+        where: Set it aside; never null.
+        reason: Why.
+        need: The column the expression reads beside those of the context.
+    """
+
+    where: pl.Expr
+    reason: str
+    need: Need | None = None
+
+
+Guard = Callable[..., Aside]
+
+
+def above_positives(*, share: float) -> Aside:
     """Set aside the negatives that score above a quantile of their query's positives.
 
     With out-of-fold scores, a negative that a model which never saw its query puts above most known positives
@@ -18,8 +47,42 @@ def above_positives(*, quantile: float) -> pl.Expr:
     "NV-Retriever: Improving text embedding models with effective hard-negative mining", 2024.
 
     Args:
-        quantile: 0 is the lowest scored positive, 0.5 the median, 1 the highest.
+        share: The quantile: 0 is the lowest scored positive, 0.5 the median, 1 the highest.
     """
     positives = pl.when(pl.col("label") > 0).then(pl.col("score"))
-    bound = positives.quantile(quantile, interpolation="linear").over(QUERY)
-    return pl.col("negative") & (pl.col("score") > bound).fill_null(False)
+    bound = positives.quantile(share, interpolation="linear").over(QUERY)
+    return Aside(pl.col("negative") & (pl.col("score") > bound).fill_null(False), "guarded")
+
+
+def near_duplicates(*, similarity: float) -> Aside:
+    """Set aside the negatives whose features are much like those of a positive of their query.
+
+    A copy of a relevant document is relevant, whatever its judgment says, and copies are many in web
+    collections: Fröbe, Bevendorff, Reimer, Potthast, Hagen, "Sampling Bias Due to Near-Duplicates in Learning
+    to Rank", SIGIR 2020. The cosine is of features standardised over the query.
+
+    Args:
+        similarity: Rows whose cosine is above this are much alike.
+    """
+    where = pl.col("negative") & (pl.col("positive_cosine") > similarity).fill_null(False)
+    return Aside(where, "near-duplicate", Need("features", training.positive_cosine))
+
+
+def hardest(*, share: float) -> Aside:
+    """Set aside the hardest negatives of every query, whether it has positives or not.
+
+    The first ranks are where unjudged positives are; this is ``range_min`` of the hard-negative miner in
+    sentence-transformers, as a share instead of a rank.
+
+    Args:
+        share: Share of the query's negatives, rounded up.
+    """
+    return Aside((pl.col("neg_rank") <= share_of(share)).fill_null(False), "skipped")
+
+
+GUARDS: Final[dict[str, Guard]] = {
+    "guard": above_positives,
+    "neardup": near_duplicates,
+    "skip": hardest,
+}
+"""Suffixes of an arm's name, in the order in which a name lists them."""

@@ -1,5 +1,6 @@
 """Put context, guard and strategy together: SCORES -> SELECTION of one arm."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,19 @@ import polars as pl
 
 from pipeline import draws, parts, tables
 from pipeline.config import SelectConfig
-from pipeline.errors import SourceError
-from pipeline.negatives import context, guards
+from pipeline.errors import ConfigError, SourceError
+from pipeline.negatives import context
 from pipeline.negatives.arms import Arm
-from pipeline.negatives.strategies import STRATEGIES, share_of
+from pipeline.negatives.budget import Budget
+from pipeline.negatives.choice import Need
+from pipeline.negatives.training import Training
 from pipeline.ranker import MAX_QUERY_ROWS
+from pipeline.tables import features_of
 
 
-def select(scores: pl.DataFrame, arm: Arm, *, config: SelectConfig, seed: int) -> pl.DataFrame:
+def select(
+    scores: pl.DataFrame, arm: Arm, *, config: SelectConfig, seed: int, training: Training | None = None
+) -> pl.DataFrame:
     """Decide for every training row whether ``arm`` keeps it, with what weight, and why.
 
     Positives are always kept. A query that would still have more rows than LightGBM takes loses negatives at
@@ -22,22 +28,30 @@ def select(scores: pl.DataFrame, arm: Arm, *, config: SelectConfig, seed: int) -
 
     Args:
         scores: SCORES, any row order.
-        arm: Strategy, fraction and guard.
+        arm: Strategy, budget and guards.
         config: Parameters of the strategies.
         seed: Seed of the draws.
+        training: JUDGMENTS of the rows, for the arms that read document ids or features.
 
     Returns:
         SELECTION, one row per row of ``scores``, in the same order; no other row decides the outcome of a
-        query than the query's own.
+        query than the query's own (but under `popularity`, which asks the other queries).
+
+    Raises:
+        ConfigError: The arm reads something that ``training`` does not have.
     """
+    require(arm, config, () if training is None else training.columns)
     rows = context.build(scores, seed=seed)
-    aside = pl.lit(False) if arm.guard is None else guards.above_positives(quantile=arm.guard)
-    rows = context.with_candidates(rows, aside)
-    choice = STRATEGIES[arm.strategy](**arm.options(config))
+    asides = arm.asides(config)
+    rows = _with_needs(rows, (aside.need for aside in asides), training)
+    rows = context.with_candidates(rows, pl.any_horizontal(pl.lit(False), *(aside.where for aside in asides)))
+    choice = arm.choice(config)
+    rows = _with_needs(rows, [choice.need], training)
+    why_aside = pl.coalesce(pl.lit(None), *(pl.when(a.where).then(pl.lit(a.reason)) for a in asides))
     reason = (
         pl.when(~pl.col("negative")).then(pl.lit("positive"))
-        .when(~pl.col("candidate")).then(pl.lit("guarded"))
-        .otherwise(choice.reason)
+        .when("candidate").then(choice.reason)
+        .otherwise(why_aside)
     )  # fmt: skip
     kept = pl.when("negative").then(pl.col("candidate") & choice.kept).otherwise(True)
     weight = pl.when("candidate").then(choice.weight).otherwise(1.0)
@@ -46,6 +60,30 @@ def select(scores: pl.DataFrame, arm: Arm, *, config: SelectConfig, seed: int) -
     return _within_limit(rows, seed=seed).select(
         "row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason"
     )
+
+
+def _with_needs(rows: pl.DataFrame, needs: Iterable[Need | None], training: Training | None) -> pl.DataFrame:
+    """Add the columns that guards or a strategy ask for."""
+    for need in needs:
+        if need is not None and training is not None:
+            rows = need.add(rows, training)
+    return rows
+
+
+def require(arm: Arm, config: SelectConfig, columns: Sequence[str]) -> None:
+    """Raise what ``arm`` reads and a training split with these ``columns`` does not have.
+
+    Raises:
+        ConfigError: Document ids or features are missing.
+    """
+    reads = arm.reads(config)
+    if "doc_id" in reads and "doc_id" not in columns:
+        raise ConfigError(
+            f"arm {arm.name!r} needs document ids, and the training data has none; give each row a comment"
+            " like `#docid = D7` (in Parquet: a column doc_id), or leave the arm out"
+        )
+    if "features" in reads and not features_of(columns):
+        raise ConfigError(f"arm {arm.name!r} needs features, and the training data has none")
 
 
 def _within_limit(rows: pl.DataFrame, *, seed: int) -> pl.DataFrame:
@@ -65,14 +103,13 @@ def _within_limit(rows: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     )
 
 
-def shortfall(selection: pl.DataFrame, fraction: float) -> int:
-    """Count the negatives that the fraction asks for and a guard, a skip or the limit left no room for."""
-    per_query = (
-        selection.filter(pl.col("label") == 0)
-        .group_by("qid")
-        .agg(pl.len().alias("neg_count"), pl.col("kept").sum().alias("kept"))
+def shortfall(selection: pl.DataFrame, budget: Budget) -> int:
+    """Count the negatives that the budget asks for and a guard, the strategy or the limit left no room for."""
+    negative = pl.col("label") == 0
+    per_query = selection.group_by("qid").agg(
+        neg_count=negative.sum(), pos_count=(~negative).sum(), kept=(pl.col("kept") & negative).sum()
     )
-    missing = share_of(fraction).cast(pl.Int64) - pl.col("kept").cast(pl.Int64)
+    missing = budget.n.cast(pl.Int64) - pl.col("kept").cast(pl.Int64)
     return int(per_query.select(missing.clip(lower_bound=0).sum()).item() or 0)
 
 
@@ -101,9 +138,21 @@ def too_long(keys: pl.DataFrame, where: Path) -> list[str]:
     ]
 
 
-def run(scores: Path, out: Path, *, arm: Arm, config: SelectConfig, seed: int) -> dict[str, Any]:
-    """Read SCORES, write SELECTION of ``arm``; returns how many rows it keeps and what it falls short of."""
-    rows = select(pl.read_parquet(scores), arm, config=config, seed=seed)
+def run(
+    scores: Path, out: Path, *, arm: Arm, config: SelectConfig, seed: int, files: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Read SCORES, write SELECTION of ``arm``; returns how many rows it keeps and what it falls short of.
+
+    Args:
+        scores: SCORES.
+        out: File to write.
+        arm: Strategy, budget and guards.
+        config: Parameters of the strategies.
+        seed: Seed of the draws.
+        files: Parts of the training split, for the arms that read document ids or features.
+    """
+    training = Training.of_files(files) if files else None
+    rows = select(pl.read_parquet(scores), arm, config=config, seed=seed, training=training)
     qid = parts.schema_of([scores]).field("qid").type
     parts.write_table(out, rows, tables.selection(qid=qid))
     negatives = rows.filter(pl.col("label") == 0)
@@ -115,5 +164,5 @@ def run(scores: Path, out: Path, *, arm: Arm, config: SelectConfig, seed: int) -
         "of_negatives": negatives.height,
         "weighted": bool(rows.filter("kept").select((pl.col("weight") != 1).any()).item()),
         "reasons": dict(zip(reasons["reason"].to_list(), reasons["count"].to_list(), strict=True)),
-        "shortfall": shortfall(rows, arm.fraction),
+        "shortfall": shortfall(rows, arm.budget),
     }

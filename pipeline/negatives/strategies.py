@@ -1,103 +1,127 @@
 """Strategies: which of a query's candidate negatives to keep.
 
-A strategy is a function of keyword parameters that returns a :class:`Choice` of Polars expressions over the
-context columns (see :mod:`pipeline.negatives.context`). ``kept`` is looked at on candidates only. To add one:
-write the function, add one entry to :data:`STRATEGIES`.
+A strategy is a function of keyword parameters that returns a :class:`~pipeline.negatives.choice.Choice` of
+Polars expressions over the context columns (see :mod:`pipeline.negatives.context`). ``kept`` is looked at on
+candidates only. To add one: write the function, add one entry to :data:`STRATEGIES`.
 
-``n``, the number to keep, is ``ceil(fraction * neg_count)`` for every query: the fraction is of all its
-negatives, so that a guard changes which negatives are kept and not how many, as long as there are enough.
+``n``, the number to keep, is an expression too: a share of all the negatives of the query, a number, or so
+many for each of its positives. It counts before any guard, so that a guard changes which negatives are kept
+and not how many, as long as there are enough. Every strategy keeps exactly n, or all that it may choose from
+where those are fewer, and keeps the same and more when n grows.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import polars as pl
 
+from pipeline.negatives import training
+from pipeline.negatives.choice import Choice, Need, Strategy, one, share_of, up_to, why
 from pipeline.negatives.context import QUERY
-
-_ROUNDING: Final = 1e-9
-"""0.1 * 30 is 3.0000000000000004 in floating point, and must stay 3."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a strategy says of each candidate.
-
-    Attributes:
-        kept: Keep it.
-        reason: Why it is kept, or why not.
-        weight: Its training weight when kept.
-    """
-
-    kept: pl.Expr
-    reason: pl.Expr
-    weight: pl.Expr
-
-
-Strategy = Callable[..., Choice]
-
-
-def share_of(share: float) -> pl.Expr:
-    """Return ``ceil(share * neg_count)``: how many negatives of the query a share is."""
-    return (pl.col("neg_count") * share - _ROUNDING).ceil().clip(lower_bound=0).cast(pl.UInt32)
-
-
-def _one() -> pl.Expr:
-    return pl.lit(1.0, dtype=pl.Float32)
-
-
-def _why(kept: pl.Expr, *, kept_as: str, left_as: str) -> pl.Expr:
-    return pl.when(kept).then(pl.lit(kept_as)).otherwise(pl.lit(left_as))
+from pipeline.negatives.sampling import distance_weighted, popularity, random, softmax
 
 
 def keep_all() -> Choice:
     """Keep every negative: the full data, the baseline of every comparison."""
-    return Choice(kept=pl.lit(True), reason=pl.lit("all"), weight=_one())
+    return Choice(kept=pl.lit(True), reason=pl.lit("all"), weight=one())
 
 
-def random(*, fraction: float) -> Choice:
-    """Keep n negatives drawn uniformly: the control at the same budget."""
-    kept = pl.col("draw").rank("ordinal").over(QUERY, "candidate") <= share_of(fraction)
-    return Choice(kept, _why(kept, kept_as="random", left_as="not drawn"), _one())
-
-
-def top(*, fraction: float) -> Choice:
+def top(*, n: pl.Expr) -> Choice:
     """Keep the n hardest: Lucchese et al., "The Impact of Negative Samples on Learning to Rank", LEARNER 2017.
 
     On long lists a ranker trained on these alone never sees an easy negative and ranks them on top.
     """
-    kept = pl.col("rank") <= share_of(fraction)
-    return Choice(kept, _why(kept, kept_as="hard", left_as="too easy"), _one())
+    kept = pl.col("rank") <= n
+    return Choice(kept, why(kept, kept_as="hard", left_as="too easy"), one())
 
 
-def semi_hard(*, fraction: float, skip: float) -> Choice:
+def semi_hard(*, n: pl.Expr, skip: float) -> Choice:
     """Pass over the hardest ``skip`` share, keep the next n.
 
     A rank window in the spirit of FaceNet's semi-hard negatives (Schroff, Kalenichenko, Philbin, CVPR 2015):
     the hardest are mostly unjudged or mislabelled positives.
     """
     first = share_of(skip)
-    kept = (pl.col("rank") > first) & (pl.col("rank") <= first + share_of(fraction))
+    kept = (pl.col("rank") > first) & (pl.col("rank") <= first + n)
     reason = (
         pl.when(pl.col("rank") <= first).then(pl.lit("too hard"))
         .when(kept).then(pl.lit("semi-hard")).otherwise(pl.lit("too easy"))
     )  # fmt: skip
-    return Choice(kept, reason, _one())
+    return Choice(kept, reason, one())
 
 
-def mixed(*, fraction: float, hard_share: float) -> Choice:
+def margin(*, n: pl.Expr, margin: float) -> Choice:
+    """Keep the n hardest that score below the positives, but by less than a margin.
+
+    Semi-hard negatives as FaceNet defines them, ``s_pos - margin < s_neg < s_pos`` (Schroff, Kalenichenko,
+    Philbin, CVPR 2015, section 3.2, with scores for distances). The positive is the median one of the query,
+    and the margin is in standard deviations of the query's scores, because those of LambdaMART have no scale.
+    A query without a positive has no such negative.
+    """
+    positive = pl.col("z").filter(~pl.col("negative")).median().over(QUERY)
+    below = (pl.col("score") < pl.col("pos_median")).fill_null(False)
+    window = (below & (pl.col("z") > positive - margin)).fill_null(False)
+    kept = window & (_rank_within(window) <= n)
+    reason = (
+        pl.when(pl.col("pos_count") == 0).then(pl.lit("no positive"))
+        .when(~below).then(pl.lit("too hard"))
+        .when(kept).then(pl.lit("semi-hard")).otherwise(pl.lit("too easy"))
+    )  # fmt: skip
+    return Choice(kept, reason, one())
+
+
+def false_positive(*, n: pl.Expr) -> Choice:
+    """Keep the n hardest of the negatives that outrank at least one positive of their query.
+
+    These are the initial ranker's mistakes, the false positives with which Sung and Poggio bootstrap a
+    detector ("Example-based learning for view-based human face detection", PAMI 1998). A query that is
+    ranked perfectly, or has no positive, keeps none.
+    """
+    mistake = (pl.col("score") > pl.col("pos_min")).fill_null(False)
+    kept = mistake & (_rank_within(mistake) <= n)
+    reason = (
+        pl.when(pl.col("pos_count") == 0).then(pl.lit("no positive"))
+        .when(kept).then(pl.lit("false positive")).otherwise(pl.lit("too easy"))
+    )  # fmt: skip
+    return Choice(kept, reason, one())
+
+
+def _rank_within(window: pl.Expr) -> pl.Expr:
+    """Return 1 for the query's hardest candidate in ``window``."""
+    return pl.col("rank").rank("ordinal").over(QUERY, "candidate", window)
+
+
+def ohem(*, n: pl.Expr, similarity: float) -> Choice:
+    """Keep the n of highest loss, none of them much like a harder one that is kept.
+
+    Online hard example mining (Shrivastava, Gupta, Girshick, CVPR 2016): order by loss, suppress what overlaps
+    a kept example of higher loss, keep the first n. A negative's loss is the pairwise logistic one against the
+    positives of its query, ``sum over positives of log(1 + exp(s_neg - s_pos))``. It rises with ``s_neg``, so
+    that within a query the order of the losses is the order of the scores, and nothing but the scores needs
+    computing. Overlap is a cosine above ``similarity`` between the features of two rows, each feature
+    standardised over the query.
+    """
+    kept = (pl.col("unlike_rank") <= n).fill_null(False)
+    reason = (
+        pl.when(pl.col("unlike_rank").is_null()).then(pl.lit("too similar"))
+        .when(kept).then(pl.lit("hard")).otherwise(pl.lit("too easy"))
+    )  # fmt: skip
+    add = partial(training.unlike_rank, similarity=similarity)
+    return Choice(kept, reason, one(), need=Need("features", add))
+
+
+def mixed(*, n: pl.Expr, hard_share: float) -> Choice:
     """Keep the hardest ``ceil(hard_share * n)`` and draw the others uniformly from the rest.
 
     The random ones are weighted by rest / drawn, the inverse of the probability of being drawn, so that they
     stand for all the negatives they were drawn from (Horvitz and Thompson, JASA 1952).
     """
-    n = share_of(fraction)
-    hard_count = (n * hard_share - _ROUNDING).ceil().clip(lower_bound=0).cast(pl.UInt32)
+    hard_count = up_to(n * hard_share)
     hard = pl.col("rank") <= hard_count
-    drawn = pl.min_horizontal(n - hard_count, pl.col("count") - pl.min_horizontal("count", hard_count))
-    lot = pl.col("draw").rank("ordinal").over(QUERY, "candidate", hard)
     rest = pl.col("count") - pl.min_horizontal("count", hard_count)
+    drawn = pl.min_horizontal(n - hard_count, rest)
+    lot = pl.col("draw").rank("ordinal").over(QUERY, "candidate", hard)
     kept = hard | (lot <= drawn)
     reason = (
         pl.when(hard).then(pl.lit("hard")).when(kept).then(pl.lit("random")).otherwise(pl.lit("not drawn"))
@@ -105,10 +129,22 @@ def mixed(*, fraction: float, hard_share: float) -> Choice:
     return Choice(kept, reason, pl.when(hard).then(1.0).otherwise(rest / drawn).cast(pl.Float32))
 
 
+def mixed_unweighted(*, n: pl.Expr, hard_share: float) -> Choice:
+    """Keep what `mixed` keeps, every negative at weight 1: how much of its effect is the weights'."""
+    return replace(mixed(n=n, hard_share=hard_share), weight=one())
+
+
 STRATEGIES: Final[dict[str, Strategy]] = {
     "all": keep_all,
     "random": random,
     "top": top,
     "semi-hard": semi_hard,
+    "margin": margin,
+    "false-positive": false_positive,
+    "ohem": ohem,
+    "softmax": softmax,
+    "distance-weighted": distance_weighted,
+    "popularity": popularity,
     "mixed": mixed,
+    "mixed-unweighted": mixed_unweighted,
 }

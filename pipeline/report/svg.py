@@ -16,7 +16,7 @@ COLOURS: Final = 8
 
 _SHAPES: Final = ("square", "triangle", "diamond", "down", "cross", "hexagon", "plus")
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-_PERCENT: Final = re.compile(r"(?<!-guard)-\d+(?:\.\d+)?(?=-|$)")
+_PERCENT: Final = re.compile(r"(?<!-guard)-[np]?\d+(?:\.\d+)?(?=-|$)")
 
 
 def escape(value: object) -> str:
@@ -91,7 +91,7 @@ class Look:
 
 
 def looks(arms: Iterable[str]) -> dict[str, Look]:
-    """Give every arm the look of its series: its name without the percentage, such as ``mixed-guard75``.
+    """Give every arm the look of its series: its name without the budget, such as ``mixed-guard75``.
 
     Baseline and control look the same in every report; the others differ in colour and shape, in panel order.
     """

@@ -153,7 +153,8 @@ def test_mistake_under_prefect_is_one_line(source: Path, server: str, tmp_path: 
     (bad / "test.txt").write_text("1 qid:1 1:0.5\n0 qid:1 0:3\n")
     done = ranksieve("run", bad, "--out", tmp_path / "run", *SETTINGS, home=tmp_path, PREFECT_API_URL=server)
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines() == [
+    # A slow machine may print progress before.
+    assert [line for line in done.stderr.splitlines() if "reading" not in line and line.strip()] == [
         f"ranksieve: {bad / 'test.txt'}:2:9: feature index 0 in '0:3'; indexes count from 1, so add 1 to all of them"
     ]
     assert not (tmp_path / "run" / "dataset").exists()

@@ -71,20 +71,24 @@ memory = st.fixed_dictionaries(
 
 
 def source_of(file: Path, hold_out: tuple[str, ...] = ()) -> Source:
+    """One file, with or without splits held out of it."""
     return Source(file, "file", (SplitSource("train", (file,), hold_out=hold_out),))
 
 
 def run(source: Source, out: Path, *, threads: int = 1, missing: str = "zero") -> Path:
+    """Ingest ``source`` into ``out``."""
     config = IngestConfig.model_validate({"missing": missing})
     ingest.run(source, out, config=config, split=SplitConfig(), seed=1, threads=threads)
     return out
 
 
 def bytes_of(directory: Path) -> dict[str, bytes]:
+    """Every file below ``directory``."""
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
 def read(dataset: Path, split: str = "train") -> pl.DataFrame:
+    """All rows of a split."""
     return pl.concat([pl.read_parquet(file) for file in sorted((dataset / split).iterdir())])
 
 

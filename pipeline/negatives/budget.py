@@ -1,0 +1,90 @@
+"""Budgets: how many of a query's negatives an arm keeps."""
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Literal, Self, cast
+
+import polars as pl
+
+from pipeline.errors import ConfigError
+from pipeline.negatives.choice import share_of, up_to
+
+Unit = Literal["", "n", "p"]
+
+MOST: Final = 10_000
+"""LightGBM takes no more rows per query, so a larger number would only look like a choice."""
+
+
+@dataclass(frozen=True, order=True)
+class Budget:
+    """How many of a query's negatives to keep.
+
+    Attributes:
+        unit: ``""`` for a share of the query's negatives, ``n`` for a number, ``p`` for a number for each
+            positive of the query.
+        amount: 0.2, 19 or 3 in ``top-20``, ``top-n19`` and ``top-p3``.
+    """
+
+    unit: Unit
+    amount: float
+
+    @classmethod
+    def parse(cls, text: str, *, where: str) -> Self:
+        """Read ``20`` (a percentage), ``n19`` or ``p3``.
+
+        Args:
+            text: What is written.
+            where: What to call it in an error.
+
+        Raises:
+            ConfigError: Not a budget, or out of range.
+        """
+        match = re.fullmatch(r"([np]?)(\d+(?:\.\d+)?)", text)
+        if match is None:
+            raise ConfigError(f"{where}: {text!r} is no budget; write n19 (negatives) or p3 (per positive)")
+        unit, amount = cast(Unit, match[1]), float(match[2])
+        if unit == "":
+            amount = share(match[2])
+            if not 0 < amount <= 1:
+                raise ConfigError(f"{where}: the percentage of negatives must be above 0 and at most 100")
+        elif unit == "n" and not (amount.is_integer() and 1 <= amount <= MOST):
+            raise ConfigError(f"{where}: n is a whole number of negatives from 1 to {MOST:,}")
+        elif unit == "p" and not 0 < amount <= MOST:
+            raise ConfigError(f"{where}: p, negatives per positive, must be above 0 and at most {MOST:,}")
+        return cls(unit, amount)
+
+    @property
+    def name(self) -> str:
+        """The budget in an arm's name: ``20``, ``n19``, ``p3``."""
+        return percent(self.amount) if self.unit == "" else f"{self.unit}{_plain(Decimal(repr(self.amount)))}"
+
+    @property
+    def n(self) -> pl.Expr:
+        """Negatives to keep of each query: rounded up, and no more than there are."""
+        if self.unit == "":
+            return share_of(self.amount)
+        return up_to(pl.lit(self.amount) if self.unit == "n" else pl.col("pos_count") * self.amount)
+
+    def expected(self, *, negatives: int, positives: int, queries: int) -> float:
+        """Return about how many negatives of a split this is, in all."""
+        wanted = {"": self.amount * negatives, "n": self.amount * queries, "p": self.amount * positives}
+        return min(wanted[self.unit], float(negatives))
+
+
+EVERYTHING: Final = Budget("", 1.0)
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage that reads back as the same float, so that no two arms share a file."""
+    return _plain(Decimal(repr(share)).scaleb(2))
+
+
+def share(percent: str) -> float:
+    """Read a percentage."""
+    return float(Decimal(percent).scaleb(-2))
+
+
+def _plain(number: Decimal) -> str:
+    digits = f"{number:f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits

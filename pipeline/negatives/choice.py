@@ -1,0 +1,65 @@
+"""What a strategy answers with, what it may ask for, and how it counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import polars as pl
+
+from pipeline.negatives.training import Training
+
+_ROUNDING: Final = 1e-9
+"""0.1 * 30 is 3.0000000000000004 in floating point, and must stay 3."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """A column that SCORES cannot give: it is made from the training split's document ids or features.
+
+    Attributes:
+        reads: What the training split must have.
+        add: Given the context rows and the training split, returns the rows, in their order, with the column.
+    """
+
+    reads: Literal["doc_id", "features"]
+    add: Callable[[pl.DataFrame, Training], pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a strategy says of each candidate.
+
+    Attributes:
+        kept: Keep it.
+        reason: Why it is kept, or why not.
+        weight: Its training weight when kept.
+        need: The column its expressions read beside those of the context.
+    """
+
+    kept: pl.Expr
+    reason: pl.Expr
+    weight: pl.Expr
+    need: Need | None = None
+
+
+Strategy = Callable[..., Choice]
+
+
+def up_to(count: pl.Expr) -> pl.Expr:
+    """Return ``ceil(count)``, between 0 and the negatives of the query, as a number of negatives."""
+    return pl.min_horizontal((count - _ROUNDING).ceil().clip(lower_bound=0), "neg_count").cast(pl.UInt32)
+
+
+def share_of(share: float) -> pl.Expr:
+    """Return ``ceil(share * neg_count)``: how many negatives of the query a share is."""
+    return up_to(pl.col("neg_count") * share)
+
+
+def one() -> pl.Expr:
+    """Return the weight 1."""
+    return pl.lit(1.0, dtype=pl.Float32)
+
+
+def why(kept: pl.Expr, *, kept_as: str, left_as: str) -> pl.Expr:
+    """Return one reason for what is kept and another for what is left."""
+    return pl.when(kept).then(pl.lit(kept_as)).otherwise(pl.lit(left_as))

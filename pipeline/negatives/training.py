@@ -1,0 +1,128 @@
+"""Columns made from the training split itself: its document ids and its features.
+
+====================  ====================================================================================
+column                meaning
+====================  ====================================================================================
+``doc_queries``       training queries that list the row's document; 1 for a row without a document id
+``positive_cosine``   highest cosine between the row and a positive of its query; null without one
+``unlike_rank``       1 for the query's hardest candidate, counting on over those that are not much like a
+                      harder candidate counted before; null for those that are, and for other rows
+====================  ====================================================================================
+
+Cosines are of features standardised over the rows of the query. Features are read a row group at a time, and
+row groups hold whole queries, so memory holds one group of them; keys are held for all rows.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from pipeline import parts
+from pipeline.errors import TableError
+from pipeline.tables import features_of
+
+
+@dataclass(frozen=True)
+class Training:
+    """JUDGMENTS of the training split, to be read column by column.
+
+    Attributes:
+        columns: Names of its columns.
+        read: Given column names, yields tables of whole queries.
+    """
+
+    columns: Sequence[str]
+    read: Callable[[Sequence[str]], Iterable[pa.Table]]
+
+    @classmethod
+    def of_files(cls, files: Sequence[Path]) -> Self:
+        """Return the split that lies in Parquet parts."""
+        return cls(parts.schema_of(files).names, lambda columns: parts.row_groups(files, columns=columns))
+
+    @classmethod
+    def of_table(cls, judgments: pl.DataFrame) -> Self:
+        """Return a split in memory."""
+        return cls(judgments.columns, lambda columns: [judgments.select(columns).to_arrow()])
+
+
+def doc_queries(rows: pl.DataFrame, training: Training) -> pl.DataFrame:
+    """Add ``doc_queries`` to ``rows``; a document listed twice by a query counts once."""
+    names = ["row_id", "qid", "doc_id"]
+    listed = pl.concat([pl.DataFrame(table).select(names) for table in training.read(names)])
+    popularity = pl.col("qid").n_unique().over("doc_id").cast(pl.UInt32)
+    counted = listed.select(
+        "row_id", doc_queries=pl.when(pl.col("doc_id").is_null()).then(1).otherwise(popularity)
+    )
+    joined = rows.join(counted, on="row_id", how="left", maintain_order="left")
+    _require_all(joined.height - joined["doc_queries"].null_count(), rows.height)
+    return joined
+
+
+def positive_cosine(rows: pl.DataFrame, training: Training) -> pl.DataFrame:
+    """Add ``positive_cosine`` to ``rows``."""
+    from pipeline.negatives import similarity_kernel as kernel  # imports numba
+
+    negative = rows["negative"].to_numpy()
+    values = np.full(rows.height, np.nan)
+    for at, starts, features in _queries(rows, training):
+        values[at] = kernel.positive_cosine(kernel.unit_rows(features, starts), negative[at], starts)
+    return rows.with_columns(pl.Series("positive_cosine", values).fill_nan(None))
+
+
+def unlike_rank(rows: pl.DataFrame, training: Training, *, similarity: float) -> pl.DataFrame:
+    """Add ``unlike_rank`` to ``rows``: greedy suppression, hardest first.
+
+    Args:
+        rows: Context with candidates.
+        training: The split with the features.
+        similarity: Rows whose cosine is above this are much alike.
+    """
+    from pipeline.negatives import similarity_kernel as kernel  # imports numba
+
+    rank = rows["rank"].fill_null(0).to_numpy().astype(np.int64)
+    found = np.zeros(rows.height, dtype=np.uint32)
+    for at, starts, features in _queries(rows, training):
+        found[at] = kernel.unlike_rank(kernel.unit_rows(features, starts), rank[at], starts, similarity)
+    column = pl.Series("unlike_rank", found)
+    return rows.with_columns(pl.when(column > 0).then(column).alias("unlike_rank"))
+
+
+Ints = npt.NDArray[np.int64]
+
+
+def _queries(rows: pl.DataFrame, training: Training) -> Iterator[tuple[Ints, Ints, npt.NDArray[Any]]]:
+    """Yield places in ``rows``, offsets of the queries among them, and features, a row group at a time.
+
+    Rows are ordered by row id within a query: sums over a query must not depend on the order of a file.
+    """
+    names = features_of(training.columns)
+    keys = rows.select("row_id", place=pl.int_range(pl.len())).sort("row_id")
+    known, place = keys["row_id"].to_numpy(), keys["place"].to_numpy()
+    codes = rows["qid"].rank("dense").to_numpy()
+    seen = 0
+    for table in training.read(["row_id", *names]):
+        ids = table["row_id"].to_numpy()
+        spot = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+        here = np.flatnonzero(known[spot] == ids)
+        at = place[spot[here]]
+        order = np.lexsort((ids[here], codes[at]))
+        at = at[order]
+        changes = np.flatnonzero(np.diff(codes[at])) + 1
+        starts = np.concatenate([[0], changes, [len(at)]]).astype(np.int64)
+        features = np.column_stack([table[name].to_numpy()[here[order]] for name in names])
+        yield at, starts, np.ascontiguousarray(features, dtype=np.float32)
+        seen += len(at)
+    _require_all(seen, rows.height)
+
+
+def _require_all(found: int, rows: int) -> None:
+    if found != rows:
+        raise TableError(
+            f"{rows:,} rows have scores, of which {found:,} are in the training split; score again"
+        )
