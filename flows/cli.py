@@ -16,6 +16,7 @@ from flows.body import Outcome, Plain, Until, body
 from pipeline.config import Config, override, parse, read_toml
 from pipeline.errors import RanksieveError, SourceError
 from pipeline.export import FORMATS, Format
+from pipeline.generate import FORMATS as GENERATED
 from pipeline.job import Job
 from pipeline.layout import RunLayout
 from pipeline.run import default_root, processors
@@ -198,6 +199,42 @@ def export(run: Path, arm: str, kind: Format, out: Path, fold: int | None, as_js
         click.echo(json.dumps(facts))
     else:
         show_export(_OUT, out, facts)
+
+
+@cli.command()
+@click.argument("preset")
+@click.option("--rows", type=click.IntRange(1), help="Rows to make, over all splits; queries stay whole.")
+@click.option("--bytes", "size", metavar="SIZE", help="Text to make, such as 500MB or 1GiB.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of every number.")
+@click.option("--out", required=True, type=_PATH, help="Directory to make.")
+@click.option("--docs", type=click.IntRange(1), help="Documents per query.  [default: the preset's]")
+@click.option("--format", "kind", type=click.Choice(GENERATED), default="letor", show_default=True)
+@click.option("--gzip", "compress", is_flag=True, help="Compress the text.")
+@click.option("--threads", type=click.IntRange(1), help="Threads; never changes a row.  [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def generate(
+    preset: str, rows: int | None, size: str | None, seed: int, out: Path, docs: int | None, kind: Any,
+    compress: bool, threads: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Make up ranking data of any size, for benchmarks and first tries: train, vali and test in OUT.
+
+    PRESET is the shape: mslr, yahoo and istella are like the public sets of these names, long has many
+    documents per query, few of them relevant and half of these unjudged. The labels follow from hidden
+    traits of the documents, so a ranker has something to learn.
+    """
+    from flows.generate_screen import progress, show_generated
+    from pipeline import generate as generating
+
+    target = generating.size(size) if size is not None else None
+    with progress(_ERR, target or rows or 0, "rows" if target is None else "bytes") as tell:
+        facts = generating.run(
+            preset, out, rows=rows, text_bytes=target, seed=seed, documents=docs, kind=kind, compress=compress,
+            threads=threads or processors(), advance=tell,
+        )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        show_generated(_OUT, out, facts)
 
 
 def _names(arms: str) -> list[str]:

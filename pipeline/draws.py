@@ -36,5 +36,14 @@ def uniform(ids: npt.NDArray[np.int64], *, seed: int, stream: str) -> npt.NDArra
         seed: The run's seed.
         stream: What the draw is for; streams are independent of one another.
     """
-    mixed = _mix(_mix(ids.astype(np.int64).view(np.uint64)) ^ np.uint64(stream_key(seed, stream)))
-    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return uniform_of(hashed(ids), key=stream_key(seed, stream))
+
+
+def hashed(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Return what :func:`uniform_of` takes, for many draws with the same ids: shape and order of ``ids``."""
+    return _mix(ids.astype(np.int64).view(np.uint64))
+
+
+def uniform_of(ids: npt.NDArray[np.uint64], *, key: int) -> npt.NDArray[np.float64]:
+    """Draw as :func:`uniform` does, from ids already :func:`hashed` and a :func:`stream_key`."""
+    return (_mix(ids ^ np.uint64(key)) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -158,7 +158,7 @@ def run(
         raise ConfigError(f"--format {kind}: no such format.{did_you_mean(kind, FORMATS)}")
     export = plan(root, arm=arm, fold=fold)
     out = out.resolve()
-    _require_free(out)
+    store.require_free(out, card=CARD)
     _require_intact(root, export, kind)
     tell = advance or (lambda _: None)
     with store.publish(out) as [made]:
@@ -168,23 +168,6 @@ def run(
         facts = {**about, "files": sorted([*(file.name for file in made.iterdir()), CARD])}
         (made / CARD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
-
-
-def _require_free(out: Path) -> None:
-    """Raise unless ``out`` may be replaced: nothing is there, or only what an earlier export wrote."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ConfigError(f"{out}: a file; name a directory for the export with --out")
-    there = {entry.name for entry in out.iterdir()}
-    try:
-        ours = set(json.loads((out / CARD).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = set()
-    if foreign := sorted(there - ours):
-        raise ConfigError(
-            f"{out}: holds other files ({', '.join(foreign[:3])}); name a new directory with --out"
-        )
 
 
 def _require_intact(root: Path, export: Export, kind: Format) -> None:

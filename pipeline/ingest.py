@@ -9,7 +9,7 @@ queries that go to held-out splits, are brought together through buckets that fi
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -20,10 +20,12 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline import letor, parquet, parts, store
+from pipeline.archive import Opener
 from pipeline.config import IngestConfig, SplitConfig
 from pipeline.draws import stream_key
 from pipeline.errors import SourceError
 from pipeline.folds import of_splits, split_queries
+from pipeline.letor_source import DamagedArchiveError
 from pipeline.source import Source, SplitSource, is_parquet
 from pipeline.tables import QID_INT, QID_TEXT, features_of, judgments
 
@@ -73,13 +75,15 @@ def run(
     staging = out / ".staging"
     staged: list[Staged] = []
     first_row = 0
-    for split_source in source.splits:
-        batches = _read(split_source, config, threads=threads, advance=advance)
-        stage, rows = _stage(split_source, batches, staging / split_source.name, first_row, config)
-        if rows == 0:
-            raise SourceError("no rows", file=split_source.files[0])
-        staged.append(stage)
-        first_row = first_row + rows if source.layout == "partitions" else 0
+    with source.reading() as opener:
+        for split_source in source.in_reading_order():
+            batches = _read(split_source, staging, config, threads=threads, advance=advance, opener=opener)
+            stage, rows = _stage(split_source, batches, staging / split_source.name, first_row, config)
+            if rows == 0:
+                raise SourceError("no rows", file=split_source.files[0])
+            staged.append(stage)
+            first_row = first_row + rows if source.layout == "partitions" else 0
+    staged.sort(key=lambda stage: source.splits.index(stage.source))
     schema = judgments(
         max(s.features for s in staged),
         qid=QID_TEXT if any(s.text_qid for s in staged) else QID_INT,
@@ -174,17 +178,39 @@ def describe(files: list[Path]) -> dict[str, int]:
 
 
 def _read(
-    source: SplitSource, config: IngestConfig, *, threads: int, advance: Advance | None
+    source: SplitSource,
+    staging: Path,
+    config: IngestConfig,
+    *,
+    threads: int,
+    advance: Advance | None,
+    opener: Opener | None,
 ) -> Iterator[pa.RecordBatch]:
     for file in source.files:
-        if is_parquet(file):
-            yield from parquet.read_parquet(
-                file, missing=config.missing, sentinel=config.sentinel, progress=advance
-            )
-        else:
+        if not is_parquet(file):
             yield from letor.read_letor(
-                file, missing=config.missing, sentinel=config.sentinel, threads=threads, progress=advance
+                file, missing=config.missing, sentinel=config.sentinel, threads=threads, progress=advance,
+                opener=opener,
+            )  # fmt: skip
+            continue
+        with nullcontext(file) if opener is None else _unpacked(file, opener, staging) as at:
+            yield from parquet.read_parquet(
+                file, missing=config.missing, sentinel=config.sentinel, progress=advance, at=at
             )
+
+
+@contextmanager
+def _unpacked(file: Path, opener: Opener, staging: Path) -> Iterator[Path]:
+    """Copy one packed Parquet file, which cannot be read as a stream, for as long as it is read."""
+    staging.mkdir(exist_ok=True)
+    copy = staging / "packed.parquet"
+    with opener(file) as packed, copy.open("wb") as stream:
+        try:
+            shutil.copyfileobj(packed, stream, 1 << 20)
+        except DamagedArchiveError as error:
+            raise SourceError(str(error), file=file) from error
+    yield copy
+    copy.unlink()
 
 
 def _stage(

@@ -168,7 +168,7 @@ class Job:
             settings = {"ingest": settings["ingest"]}
         self._step(
             "ingest", work,
-            inputs={split.name: split.files for split in self.source.splits},
+            inputs={split.name: self.source.stored(split) for split in self.source.splits},
             parameters={**settings, "layout": self.source.layout, "splits": splits},
             outputs=[self.layout.dataset],
         )  # fmt: skip

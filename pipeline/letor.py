@@ -19,7 +19,7 @@ import bz2
 import gzip
 import lzma
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from functools import partial
@@ -45,6 +45,7 @@ def read_letor(
     threads: int = 1,
     block_bytes: int = 4 << 20,
     progress: Callable[[int], None] | None = None,
+    opener: Callable[[Path], IO[bytes]] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a LETOR file in their order, as record batches.
 
@@ -57,6 +58,7 @@ def read_letor(
         threads: Blocks parsed at once; the batches are the same for any number.
         block_bytes: About how many bytes of text become one batch, from 1 to 64 MiB.
         progress: Called with the bytes of the file, as stored, read since the last call.
+        opener: Opens ``path`` where it is no file of its own but lies in an archive.
 
     Yields:
         Columns ``qid`` (int64 when every id of the batch is an integer as ``str(int)`` writes it, else
@@ -78,14 +80,19 @@ def read_letor(
     parser = BlockParser(
         path, fill=nan if missing == "nan" else 0.0, sentinel=nan if sentinel is None else float(sentinel)
     )
-    return _read(path, parser, threads, block_bytes, progress)
+    blocks = read_blocks(path, block_bytes=block_bytes, opener=opener)
+    return _read(path, parser, threads, blocks, progress)
 
 
 def _read(
-    path: Path, parser: BlockParser, threads: int, block_bytes: int, progress: Callable[[int], None] | None
+    path: Path,
+    parser: BlockParser,
+    threads: int,
+    blocks: Generator[Block, None, None],
+    progress: Callable[[int], None] | None,
 ) -> Iterator[pa.RecordBatch]:
     consumed, empty = 0, True
-    with closing(read_blocks(path, block_bytes=block_bytes)) as blocks:
+    with closing(blocks):
         for block, batches in _parsed(parser, blocks, threads):
             if progress is not None and block.consumed > consumed:
                 progress(block.consumed - consumed)

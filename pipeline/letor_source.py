@@ -25,8 +25,8 @@ _HEAD_BYTES = 4096
 _CHUNK_BYTES = 1 << 20
 _MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 _MISNAMED = "if it is compressed, its name has to end in .gz, .bz2, .xz or .zst"
-_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
-_OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
+DAMAGED: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+OPENERS: Final[dict[str, Callable[[IO[bytes]], Any]]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw, mode="rb"),
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
@@ -51,24 +51,35 @@ class Block:
     consumed: int
 
 
+class DamagedArchiveError(OSError):
+    """A packed file cannot be read on; the message says why and what to do."""
+
+
 class _BrokenError(Exception):
     """The source cannot be read beyond some line."""
 
 
-def read_blocks(path: Path, *, block_bytes: int) -> Generator[Block, None, None]:
+def read_blocks(
+    path: Path, *, block_bytes: int, opener: Callable[[Path], IO[bytes]] | None = None
+) -> Generator[Block, None, None]:
     """Yield the lines of ``path`` in blocks of about ``block_bytes`` bytes, the last one empty.
 
     A block has one to two times ``block_bytes``, or is one longer line, or is what is left at the end.
     A UTF-8 byte order mark is dropped and a missing last line feed is added.
+
+    Args:
+        path: The file.
+        block_bytes: Size of a block.
+        opener: Opens ``path`` where it is no file of its own; its ``tell`` counts the bytes as stored.
 
     Raises:
         SourceError: The file is missing, a directory, unreadable, binary, damaged in its compression, or
             has a line longer than 64 MiB. Whole lines before the damage are yielded first.
     """
     line, suffix = 1, path.suffix.lower()
-    with _open(path) as raw:
+    with _open(path, opener) as raw:
         # Named here, since a stream that is collected closes `raw`, which is asked for its position below.
-        stream: Any = _OPENERS[suffix](raw) if suffix in _OPENERS else raw
+        stream: Any = OPENERS[suffix](raw) if suffix in OPENERS else raw
         try:
             for data in _whole_lines(_text(_chunks(stream, suffix), path), block_bytes):
                 lines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n")))
@@ -79,9 +90,9 @@ def read_blocks(path: Path, *, block_bytes: int) -> Generator[Block, None, None]
         yield Block(b"", line, 0, raw.tell())
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path, opener: Callable[[Path], IO[bytes]] | None) -> IO[bytes]:
     try:
-        return path.open("rb")
+        return path.open("rb") if opener is None else opener(path)
     except FileNotFoundError:
         names = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         near = did_you_mean(path.name, names) if 0 < len(names) <= 20 else ""
@@ -99,8 +110,10 @@ def _chunks(stream: Any, suffix: str) -> Iterator[bytes]:
     try:
         while chunk := stream.read1(_CHUNK_BYTES):
             yield chunk
-    except _DAMAGED as error:
-        if suffix in _OPENERS and getattr(error, "errno", None) is None:
+    except DAMAGED as error:
+        if isinstance(error, DamagedArchiveError):
+            what = str(error)
+        elif suffix in OPENERS and getattr(error, "errno", None) is None:
             what = f"truncated or corrupt {suffix} data ({error}); fetch or compress the file again"
         else:
             what = f"cannot be read ({error}); check the disk and the file"

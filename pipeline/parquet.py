@@ -21,6 +21,7 @@ def read_parquet(
     missing: Literal["zero", "nan"] = "zero",
     sentinel: float | None = None,
     progress: Callable[[int], None] | None = None,
+    at: Path | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a Parquet file in their order, as record batches.
 
@@ -32,6 +33,7 @@ def read_parquet(
         missing: What a null feature becomes: 0.0 or NaN.
         sentinel: A value, compared in the column's own precision, that stands for missing and becomes NaN.
         progress: Called with the bytes of the file read since the last call, more or less.
+        at: Where the bytes are, when ``path`` is only what the file is called in messages.
 
     Yields:
         Columns as :func:`pipeline.letor.read_letor` yields them.
@@ -42,7 +44,7 @@ def read_parquet(
         TableError: A column is missing.
     """
     try:
-        part = pq.ParquetFile(path, memory_map=True)
+        part = pq.ParquetFile(at or path, memory_map=True)
         columns = _columns(part.schema_arrow.names, path)
         done = 0
         for group in range(part.num_row_groups):
@@ -50,7 +52,7 @@ def read_parquet(
                 yield _checked(batch, path, done, np.nan if missing == "nan" else 0.0, sentinel)
                 done += batch.num_rows
             if progress:
-                progress(path.stat().st_size // part.num_row_groups)
+                progress((at or path).stat().st_size // part.num_row_groups)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise SourceError(

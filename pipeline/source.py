@@ -6,26 +6,35 @@
 * one file, or a directory of Parquet parts with other names than these, split by query
 
 Files are LETOR text (plain, ``.gz``, ``.bz2``, ``.xz``, ``.zst``) or Parquet with the JUDGMENTS columns; in
-place of a Parquet file there may be a directory of parts.
+place of a Parquet file there may be a directory of parts. Any of these directories, or the one file, may be
+packed in a ``.zip`` or ``.tar`` (``.tar.gz``, ``.tar.bz2``, ``.tar.xz``, ``.tar.zst``), there perhaps in a
+directory of its own.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
+from pipeline.archive import Archive, Opener, kind_of, listed
 from pipeline.errors import SourceError
 from pipeline.folds import PARTITIONS
 
 _COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
 _TEXT: Final = (".txt", ".tsv", ".dat", ".letor", ".svm", ".svmlight", ".libsvm")
 _PARQUET: Final = (".parquet", ".pq")
+_PACKED_OTHERWISE: Final = (".rar", ".7z")
 _FOLD: Final = re.compile(r"fold(?P<number>[0-9]+)", re.IGNORECASE)
 _SPELLINGS: Final = {
     "train": ("train", "training"),
     "vali": ("vali", "valid", "validation", "val", "dev"),
     "test": ("test", "testing"),
 }
+
+
+Layout = Literal["splits", "folds", "partitions", "file"]
 
 
 @dataclass(frozen=True)
@@ -42,13 +51,31 @@ class Source:
     """A SOURCE: its layout and its splits in reading order."""
 
     path: Path
-    layout: Literal["splits", "folds", "partitions", "file"]
+    layout: Layout
     splits: tuple[SplitSource, ...]
+    archive: Archive | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file to read, in order."""
-        return tuple(file for split in self.splits for file in split.files)
+        """Every file on disk to read, in order."""
+        return tuple(dict.fromkeys(file for split in self.splits for file in self.stored(split)))
+
+    def stored(self, split: SplitSource) -> tuple[Path, ...]:
+        """Return the files on disk that hold a split."""
+        return split.files if self.archive is None else (self.archive.path,)
+
+    def in_reading_order(self) -> list[SplitSource]:
+        """Return the splits as they best be read: where row ids go on from one to the next, as they stand."""
+        if self.archive is None or self.layout == "partitions":
+            return list(self.splits)
+        begins = self.archive.begins
+        return sorted(self.splits, key=lambda split: begins(split.files[0]))
+
+    @contextmanager
+    def reading(self) -> Iterator[Opener | None]:
+        """Give what opens the splits' files; None where they are files of their own."""
+        with nullcontext() if self.archive is None else self.archive.reading() as opener:
+            yield opener
 
 
 def is_parquet(path: Path) -> bool:
@@ -56,7 +83,27 @@ def is_parquet(path: Path) -> bool:
     return path.suffix.lower() in _PARQUET
 
 
-def _stem(path: Path) -> str | None:
+class _Tree(Protocol):
+    """Directories, on disk or in an archive."""
+
+    def children(self, directory: Path) -> list[Path]:
+        """Return what is in a directory, sorted."""
+
+    def is_dir(self, path: Path) -> bool:
+        """Tell a directory from a file."""
+
+
+class _Disk:
+    """The file system."""
+
+    def children(self, directory: Path) -> list[Path]:
+        return sorted(directory.iterdir())
+
+    def is_dir(self, path: Path) -> bool:
+        return path.is_dir()
+
+
+def _stem(tree: _Tree, path: Path) -> str | None:
     """Return the name without compression and text suffixes, lower case; None: not a data file by its name."""
     name = path.name.lower()
     for suffix in _COMPRESSED:
@@ -64,23 +111,23 @@ def _stem(path: Path) -> str | None:
     for suffix in (*_TEXT, *_PARQUET):
         if name.endswith(suffix):
             return name.removesuffix(suffix)
-    return name if path.is_dir() or "." not in name else None
+    return name if tree.is_dir(path) or "." not in name else None
 
 
-def _parquet_parts(directory: Path) -> tuple[Path, ...]:
-    return tuple(sorted(p for p in directory.iterdir() if is_parquet(p) and not p.name.startswith(".")))
+def _parquet_parts(tree: _Tree, directory: Path) -> tuple[Path, ...]:
+    return tuple(p for p in tree.children(directory) if is_parquet(p) and not p.name.startswith("."))
 
 
-def _find(directory: Path, spellings: tuple[str, ...]) -> tuple[Path, ...]:
+def _find(tree: _Tree, directory: Path, spellings: tuple[str, ...]) -> tuple[Path, ...]:
     """Return the file, or the Parquet parts, of one split in ``directory``; empty when it has none."""
     found = []
-    for path in sorted(directory.iterdir()):
-        stem = None if path.name.startswith(".") else _stem(path)
+    for path in tree.children(directory):
+        stem = None if path.name.startswith(".") else _stem(tree, path)
         if stem is None or not any(
             stem == s or stem.endswith((f".{s}", f"_{s}", f"-{s}")) for s in spellings
         ):
             continue
-        files = _parquet_parts(path) if path.is_dir() else (path,)
+        files = _parquet_parts(tree, path) if tree.is_dir(path) else (path,)
         if files:
             found.append(files)
     if len(found) > 1:
@@ -91,9 +138,9 @@ def _find(directory: Path, spellings: tuple[str, ...]) -> tuple[Path, ...]:
     return found[0] if found else ()
 
 
-def _splits(directory: Path, prefix: str = "") -> tuple[SplitSource, ...]:
+def _splits(tree: _Tree, directory: Path, prefix: str = "") -> tuple[SplitSource, ...]:
     """Return train, vali and test of a directory; empty when it has no train file."""
-    found = {name: _find(directory, spellings) for name, spellings in _SPELLINGS.items()}
+    found = {name: _find(tree, directory, spellings) for name, spellings in _SPELLINGS.items()}
     if not found["train"]:
         if any(found.values()):
             there = next(files[0].name for files in found.values() if files)
@@ -128,35 +175,71 @@ def _locate(path: Path) -> Source:
         beside = f"; {path.parent} has: {', '.join(near[:8])}" if near else ""
         raise SourceError(f"no such file or directory{beside}", file=path)
     if path.is_file():
-        return _one_file(path, (path,))
+        return _packed(path) if kind_of(path) is not None else _one_file(path, (path,))
     if not path.is_dir():
         raise SourceError("neither a file nor a directory; save the data to a file first", file=path)
-    if folds := _folds(path):
-        return Source(path, "folds", folds)
-    partitions = {name: _find(path, (name.lower(),)) for name in PARTITIONS}
+    if (found := _directory(_Disk(), path)) is not None:
+        return Source(path, *found)
+    raise _nothing(_Disk(), path)
+
+
+def _packed(path: Path) -> Source:
+    """Find the data in an archive, perhaps below directories that hold nothing else."""
+    tree = listed(path)
+    directory = path
+    while True:
+        if (found := _directory(tree, directory)) is not None:
+            return Source(path, *found, archive=tree)
+        inner = [child for child in tree.children(directory) if tree.is_dir(child)]
+        files = [child for child in tree.children(directory) if not tree.is_dir(child)]
+        data = [file for file in files if _stem(tree, file) is not None]
+        if not inner and len(data) == 1:
+            return Source(path, "file", (_held_out_of(tuple(data)),), archive=tree)
+        if len(inner) != 1:
+            raise _nothing(tree, directory)
+        directory = inner[0]
+
+
+def _nothing(tree: _Tree, directory: Path) -> SourceError:
+    names = ", ".join([p.name for p in tree.children(directory)][:8]) or "nothing"
+    return SourceError(
+        f"no train/vali/test files, Fold1..Fold5 or S1..S5 here; it has: {names}", file=directory
+    )
+
+
+def _directory(tree: _Tree, path: Path) -> tuple[Layout, tuple[SplitSource, ...]] | None:
+    """Return the layout and the splits of a directory; None when it has none."""
+    if folds := _folds(tree, path):
+        return "folds", folds
+    partitions = {name: _find(tree, path, (name.lower(),)) for name in PARTITIONS}
     if all(partitions.values()):
-        return Source(path, "partitions", tuple(SplitSource(n, f) for n, f in partitions.items()))
-    if found := _splits(path):
-        return Source(path, "splits", found)
+        return "partitions", tuple(SplitSource(n, f) for n, f in partitions.items())
+    if found := _splits(tree, path):
+        return "splits", found
     if any(partitions.values()):
         absent = ", ".join(name for name, files in partitions.items() if not files)
         raise SourceError(f"LETOR partitions need all of S1 to S5; missing: {absent}", file=path)
-    if files := _parquet_parts(path):
-        return _one_file(path, files)
-    names = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
-    raise SourceError(f"no train/vali/test files, Fold1..Fold5 or S1..S5 here; it has: {names}", file=path)
+    if files := _parquet_parts(tree, path):
+        return "file", (_held_out_of(files),)
+    return None
+
+
+def _held_out_of(files: tuple[Path, ...]) -> SplitSource:
+    return SplitSource("train", files, hold_out=("vali", "test"))
 
 
 def _one_file(path: Path, files: tuple[Path, ...]) -> Source:
-    return Source(path, "file", (SplitSource("train", files, hold_out=("vali", "test")),))
+    if path.suffix.lower() in _PACKED_OTHERWISE:
+        raise SourceError("cannot be read in place; unpack it, or pack it as .zip or .tar.gz", file=path)
+    return Source(path, "file", (_held_out_of(files),))
 
 
-def _folds(path: Path) -> tuple[SplitSource, ...]:
+def _folds(tree: _Tree, path: Path) -> tuple[SplitSource, ...]:
     """Return the splits of Fold1, Fold2, ... below ``path``; empty when it has none."""
     folds: dict[int, Path] = {}
-    for fold in sorted(path.iterdir()):
+    for fold in tree.children(path):
         match = _FOLD.fullmatch(fold.name)
-        if match is None or not fold.is_dir():
+        if match is None or not tree.is_dir(fold):
             continue
         if (number := int(match["number"])) in folds:
             raise SourceError(f"{folds[number].name} and {fold.name} are the same fold; keep one", file=path)
@@ -169,7 +252,7 @@ def _folds(path: Path) -> tuple[SplitSource, ...]:
         )
     splits: list[SplitSource] = []
     for number in sorted(folds):
-        found = _splits(folds[number], prefix=f"Fold{number}/")
+        found = _splits(tree, folds[number], prefix=f"Fold{number}/")
         if not found:
             raise SourceError("no train file such as train.txt", file=folds[number])
         splits.extend(found)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import BusyError, StorageError
+from pipeline.errors import BusyError, ConfigError, StorageError
 
 _TEMPORARY = re.compile(r"(?:^|(?<=/))\.(?P<name>[^/]+)\.tmp-\d+-\d+(?P<kind>-\w+)?")
 """``.NAME.tmp-PROCESS-THREAD``: a file in the making; with ``-old``, one that is making way for its successor."""
@@ -122,6 +122,31 @@ def sweep(directory: Path) -> None:
             leftover.replace(path)
         else:
             _remove(leftover)
+
+
+def require_free(out: Path, *, card: str) -> None:
+    """Raise unless ``out`` may be replaced: nothing is there, or only what an earlier command made.
+
+    Args:
+        out: The directory to make.
+        card: Name of the JSON file in it whose ``files`` lists what that command made.
+
+    Raises:
+        ConfigError: It is a file, or holds something else.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"{out}: a file; name a directory with --out")
+    there = {entry.name for entry in out.iterdir()}
+    try:
+        ours = set(json.loads((out / card).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = set()
+    if foreign := sorted(there - ours):
+        raise ConfigError(
+            f"{out}: holds other files ({', '.join(foreign[:3])}); name a new directory with --out"
+        )
 
 
 class Fingerprints:
