@@ -121,12 +121,14 @@ def test_configured_server_sees_the_run_and_the_bytes_are_those_of_a_plain_one(
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert results(tmp_path / "run") == results(plain)
-    flows = httpx.post(f"{server}/flow_runs/filter", json={}).json()
-    assert [run["state_type"] for run in flows] == ["COMPLETED"]
-    tasks = httpx.post(f"{server}/task_runs/filter", json={}).json()
+    runs = httpx.post(f"{server}/flow_runs/filter", json={}).json()
+    [run] = [run for run in runs if run["parameters"]["out"] == str(tmp_path / "run")]
+    assert run["state_type"] == "COMPLETED"
+    mine = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    tasks = httpx.post(f"{server}/task_runs/filter", json=mine).json()
     assert {run["state_type"] for run in tasks} == {"COMPLETED"}
     assert sum(run["name"].startswith("train") for run in tasks) == 4
-    [artifact] = httpx.post(f"{server}/artifacts/filter", json={}).json()
+    [artifact] = httpx.post(f"{server}/artifacts/filter", json=mine).json()
     assert artifact["key"] == "ranksieve-summary"
     assert "mixed-20-guard75" in artifact["data"]
 
