@@ -2,8 +2,8 @@
 
 What a query's rows are is in :mod:`pipeline.generate_world`; here queries are made block by block and written,
 in memory that does not depend on how many there are. Of every five queries in a row three go to train, one to
-vali and one to test, so a larger set with the same seed begins with the rows of a smaller one. One thread makes 60
-to 130 MB of text per CPU second.
+vali and one to test, so a larger set with the same seed begins with the rows of a smaller one. One thread makes
+57 to 131 MB of text per CPU second, by preset.
 """
 
 import gzip
