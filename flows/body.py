@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from pipeline import ranker, store
 from pipeline.errors import TrainingError
-from pipeline.job import ArmOf, Job
+from pipeline.job import Job
+from pipeline.plan import ArmOf
 
 Step = Callable[..., Any]
 
@@ -96,14 +97,14 @@ def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a
         do.one(Job.ingest, job)
         if until == Until.INGEST:
             return Outcome(job.layout.root)
-        for failure in do.each([Job.fit_initial], job, job.initial()):
+        for failure in do.each([Job.fit_initial], job, job.plan.initial()):
             raise failure.error
         do.each([Job.score], job, job.folds)
         if until == Until.SCORE:
             return Outcome(job.layout.root)
         chain: list[Step] = [Job.select, Job.prepare, Job.train, Job.evaluate]
         length = {Until.SELECT: 2, Until.TRAIN: 3}.get(until, 4)
-        failures = do.each(chain[:length], job, job.every_arm())
+        failures = do.each(chain[:length], job, job.plan.every_arm())
         trained = _survivors(job, failures)
         if until >= Until.EVALUATE:
             do.one(Job.collect, job, trained)

@@ -16,7 +16,8 @@ from flows.tasks import TASKS
 from pipeline import ranker
 from pipeline.config import Config
 from pipeline.errors import TrainingError
-from pipeline.job import Job, Observer
+from pipeline.job import Job
+from pipeline.plan import Observer
 from pipeline.report import markdown
 from pipeline.run import default_root, processors
 

@@ -17,9 +17,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pipeline.job import Event, Job
+from pipeline.job import Job
 from pipeline.layout import RunLayout
 from pipeline.manifest import Manifest
+from pipeline.plan import Event
 from pipeline.report.markdown import figures, number
 from pipeline.verdict import verdict
 
@@ -85,8 +86,8 @@ class Watch:
 
     def _finish(self, event: Event) -> None:
         if event.step == "ingest" and self._job is not None:
-            self._training, self._work = self._job.training_work(), 0.0
-            self._of_steps = len(self._job.initial()) + len(self._job.every_arm())
+            self._training, self._work = self._job.plan.work(), 0.0
+            self._of_steps = len(self._job.plan.initial()) + len(self._job.plan.every_arm())
             self._bars.reset(self._task, total=self._training, description="training")
         elif event.done:
             self._steps += 1

@@ -30,10 +30,11 @@ from pipeline import export_trec, letor, parts, store
 from pipeline.config import parse, read_toml
 from pipeline.errors import ConfigError, StorageError, did_you_mean
 from pipeline.folds import Fold
-from pipeline.job import ArmOf, Job
+from pipeline.job import Job
 from pipeline.layout import RunLayout
 from pipeline.manifest import Facts, Manifest
 from pipeline.negatives import arms as arm_names
+from pipeline.plan import ArmOf
 from pipeline.tables import features_of
 
 Format = Literal["letor", "lightgbm", "trec"]

@@ -7,7 +7,6 @@ flow calls its methods. Every method is a step of the manifest, so calling one a
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,53 +16,14 @@ import polars as pl
 from pipeline import compare, evaluate, ingest, parts, prepare, ranker, report, score, store, train
 from pipeline.config import Config, to_toml
 from pipeline.errors import ConfigError, SourceError, StorageError
-from pipeline.folds import Fold, of_splits
+from pipeline.folds import Fold
 from pipeline.layout import FoldLayout, RunLayout
 from pipeline.manifest import Done, Facts, Manifest
 from pipeline.negatives import arms as arm_names
 from pipeline.negatives import select
 from pipeline.negatives.arms import Arm
+from pipeline.plan import ArmOf, Event, InitialOf, Observer, Plan
 from pipeline.source import Source, locate
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something a watcher of the run may show.
-
-    Attributes:
-        step: The step's name, such as ``fold-1/model/top-20``.
-        done: Work done since the step's last event, in row-trees (training) or bytes (reading).
-        state: ``start``, ``advance``, ``done`` or ``kept`` (an earlier run's result is still good).
-    """
-
-    step: str
-    state: str
-    done: float = 0.0
-
-
-Observer = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class ArmOf:
-    """One arm in one fold."""
-
-    fold: Fold
-    arm: Arm
-
-    def __str__(self) -> str:
-        return f"{self.arm.name} (fold {self.fold.number})"
-
-
-@dataclass(frozen=True)
-class InitialOf:
-    """One initial ranker of one fold: the one that scores query group ``number``; -1: all, in-sample."""
-
-    fold: Fold
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.number} (fold {self.fold.number})"
 
 
 class Job:
@@ -139,9 +99,14 @@ class Job:
         return document
 
     @cached_property
+    def plan(self) -> Plan:
+        """What there is to do; known once the dataset is there."""
+        return Plan(self.dataset["splits"], config=self.config, arms=self.arms)
+
+    @property
     def folds(self) -> list[Fold]:
-        """The folds of the dataset; known once it is ingested."""
-        return of_splits(list(self.dataset["splits"]))
+        """The folds of the dataset."""
+        return self.plan.folds
 
     def at(self, fold: Fold) -> FoldLayout:
         """Return where a fold's files lie."""
@@ -155,44 +120,6 @@ class Job:
     def cutoff(self) -> int:
         """The cutoff that decides: the last one."""
         return self.config.evaluate.cutoffs[-1]
-
-    # ---- What there is to do ---------------------------------------------------------------------------
-
-    def initial(self) -> list[InitialOf]:
-        """Return every initial ranker of every fold."""
-        in_sample = self.config.score.scoring == "in-sample"
-        numbers = [score.IN_SAMPLE] if in_sample else list(range(self.config.score.folds))
-        return [InitialOf(fold, number) for fold in self.folds for number in numbers]
-
-    def every_arm(self) -> list[ArmOf]:
-        """Return every arm of every fold."""
-        return [ArmOf(fold, arm) for fold in self.folds for arm in self.arms]
-
-    def training_work(self) -> float:
-        """Return the expected work of all trainings, in row-trees."""
-        rankers = self.initial_trees * sum(self._initial_rows(of) for of in self.initial())
-        return rankers + self.config.ranker.trees * sum(self._arm_rows(of) for of in self.every_arm())
-
-    @property
-    def initial_trees(self) -> int:
-        """Boosting rounds of an initial ranker."""
-        return self.config.score.trees or self.config.ranker.trees
-
-    def _initial_rows(self, of: InitialOf) -> float:
-        negatives = sum(int(self.dataset["splits"][name]["negatives"]) for name in of.fold.train)
-        rows = self._rows(of.fold) - negatives * (1 - self.config.score.negatives)
-        return rows * (1 - 1 / self.config.score.folds if of.number >= 0 else 1)
-
-    def _rows(self, fold: Fold) -> int:
-        return sum(int(self.dataset["splits"][name]["rows"]) for name in fold.train)
-
-    def _arm_rows(self, of: ArmOf) -> float:
-        splits = [self.dataset["splits"][name] for name in of.fold.train]
-        rows, negatives, queries = (
-            sum(int(s[key]) for s in splits) for key in ("rows", "negatives", "queries")
-        )
-        kept = of.arm.budget.expected(negatives=negatives, positives=rows - negatives, queries=queries)
-        return rows - negatives + kept
 
     # ---- The steps -------------------------------------------------------------------------------------
 
@@ -246,12 +173,14 @@ class Job:
             outputs=[self.layout.dataset],
         )  # fmt: skip
         self.__dict__.pop("dataset", None)
-        self.__dict__.pop("folds", None)
+        self.__dict__.pop("plan", None)
 
     def fit_initial(self, of: InitialOf) -> InitialOf:
         """Step: JUDGMENTS -> one initial ranker."""
         train_files, share = self.files(of.fold.train), self.config.score.negatives
-        settings = self.config.ranker.model_copy(update={"early_stopping": 0, "trees": self.initial_trees})
+        settings = self.config.ranker.model_copy(
+            update={"early_stopping": 0, "trees": self.plan.initial_trees}
+        )
         where = self._where(self.layout.dataset / of.fold.train[0])
         keys = parts.read_keys(train_files)
         folds = self.config.score.folds if of.number >= 0 else 1
@@ -260,7 +189,7 @@ class Job:
                 f"score.folds = {folds} but there are only {keys['qid'].n_unique()} training queries; use fewer folds"
             )
         notices = select.too_long(keys, where)
-        name = f"{_prefix(of.fold, self.folds)}initial/{of.number if of.number >= 0 else 'in-sample'}"
+        name = f"{self.plan.prefix(of.fold)}initial/{of.number if of.number >= 0 else 'in-sample'}"
 
         def work(out: list[Path]) -> Facts:
             facts = score.fit(
@@ -278,16 +207,16 @@ class Job:
                 **({"negatives": share} if share < 1 else {}),
             },
             outputs=[self.at(of.fold).initial_model(of.number)],
-            worth=self._initial_rows(of) * self.initial_trees,
+            worth=self.plan.initial_rows(of) * self.plan.initial_trees,
         )  # fmt: skip
         return of
 
     def score(self, fold: Fold) -> Fold:
         """Step: initial rankers -> SCORES."""
-        models = [self.at(fold).initial_model(of.number) for of in self.initial() if of.fold == fold]
+        models = [self.at(fold).initial_model(of.number) for of in self.plan.initial() if of.fold == fold]
         train_files = self.files(fold.train)
         self._step(
-            f"{_prefix(fold, self.folds)}scores",
+            f"{self.plan.prefix(fold)}scores",
             lambda out: score.run(train_files, models, out[0], seed=self.config.seed, threads=self.threads),
             inputs={"train": train_files, "models": models},
             parameters={"seed": self.config.seed},
@@ -302,7 +231,7 @@ class Job:
         # Most arms need the scores alone; the others are made again when the training split changes.
         train_files = self.files(of.fold.train) if arm.reads(self.config.select) else []
         self._step(
-            f"{_prefix(of.fold, self.folds)}selection/{arm.name}",
+            f"{self.plan.prefix(of.fold)}selection/{arm.name}",
             lambda out: select.run(
                 at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed, files=train_files
             ),
@@ -318,7 +247,7 @@ class Job:
             return of
         at, train_files = self.at(of.fold), self.files(of.fold.train)
         self._step(
-            f"{_prefix(of.fold, self.folds)}prepared/{of.arm.name}",
+            f"{self.plan.prefix(of.fold)}prepared/{of.arm.name}",
             lambda out: prepare.run(train_files, at.selection(of.arm.name), out[0]),
             inputs={"train": train_files, "selection": [at.selection(of.arm.name)]},
             parameters={},
@@ -328,7 +257,7 @@ class Job:
 
     def train(self, of: ArmOf) -> ArmOf:
         """Step: prepared set -> retrained ranker."""
-        name = f"{_prefix(of.fold, self.folds)}model/{of.arm.name}"
+        name = f"{self.plan.prefix(of.fold)}model/{of.arm.name}"
         files = self.prepared_files(of)
         vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
 
@@ -352,7 +281,7 @@ class Job:
                 **({"cutoff": self.cutoff} if vali else {}),
             },
             outputs=[self.at(of.fold).model(of.arm.name)],
-            worth=self._arm_rows(of) * self.config.ranker.trees,
+            worth=self.plan.arm_rows(of) * self.config.ranker.trees,
         )  # fmt: skip
         return of
 
@@ -361,7 +290,7 @@ class Job:
         splits = {"vali": self.files(of.fold.vali), "test": self.files(of.fold.test)}
         model, cutoffs = self.at(of.fold).model(of.arm.name), self.config.evaluate.cutoffs
         self._step(
-            f"{_prefix(of.fold, self.folds)}metrics/{of.arm.name}",
+            f"{self.plan.prefix(of.fold)}metrics/{of.arm.name}",
             lambda out: evaluate.run(
                 model,
                 splits,
@@ -381,7 +310,7 @@ class Job:
         """Step: METRICS of all arms and folds as one table (and per fold, for a source with folds)."""
         for fold in self.folds:
             self._together(
-                _prefix(fold, self.folds) + "metrics",
+                self.plan.prefix(fold) + "metrics",
                 [self.at(fold).arm_metrics(arm.name) for arm in arms], self.at(fold).metrics,
             )  # fmt: skip
         if len(self.folds) > 1:
@@ -468,7 +397,7 @@ class Job:
             found += facts[name].get("notices", [])
         short = {
             arm.name: sum(
-                facts.get(f"{_prefix(fold, self.folds)}selection/{arm.name}", {}).get("shortfall", 0)
+                facts.get(f"{self.plan.prefix(fold)}selection/{arm.name}", {}).get("shortfall", 0)
                 for fold in self.folds
             )
             for arm in self.arms
@@ -476,12 +405,12 @@ class Job:
         if any(short.values()):
             listed = ", ".join(f"{name} ({count:,})" for name, count in short.items() if count)
             found.append(
-                f"fewer negatives than asked for, because a guard, the strategy or the row limit left no more: {listed}"
+                f"fewer negatives than asked for, because of a guard, the strategy or the row limit: {listed}"
             )
         return list(dict.fromkeys(found))
 
     def _facts(self, fold: Fold, name: str) -> Facts:
-        facts = self.manifest.facts(_prefix(fold, self.folds) + name)
+        facts = self.manifest.facts(self.plan.prefix(fold) + name)
         if facts is None:
             raise ConfigError(f"{self.layout.root}: step {name!r} has not run yet")
         return facts
@@ -494,7 +423,7 @@ class Job:
 
     def _trees(self, name: str, of: InitialOf | ArmOf) -> Callable[[int], None]:
         """Return a callback that turns trees done so far into work done since the last call."""
-        rows = self._arm_rows(of) if isinstance(of, ArmOf) else self._initial_rows(of)
+        rows = self.plan.arm_rows(of) if isinstance(of, ArmOf) else self.plan.initial_rows(of)
         last = 0
 
         def tell(trees: int) -> None:
@@ -519,7 +448,3 @@ class Job:
         done = self.manifest.do(name, work, inputs=inputs, parameters=parameters, outputs=outputs)
         self._observer(Event(name, "done" if done.ran else "kept", worth))
         return done
-
-
-def _prefix(fold: Fold, folds: Sequence[Fold]) -> str:
-    return "" if len(folds) == 1 else f"fold-{fold.number}/"

@@ -19,7 +19,8 @@ from flows.body import Outcome, Plain, Until, body
 from pipeline import ranker, train
 from pipeline.config import Config, override, parse
 from pipeline.errors import BusyError, ConfigError, SourceError, StorageError, TrainingError
-from pipeline.job import Event, Job, Observer
+from pipeline.job import Job
+from pipeline.plan import Event, Observer
 from tests.filesystem import fill, small_disk
 from tests.samples import write_letor_source
 
@@ -639,7 +640,7 @@ def test_an_interrupted_run_does_not_wait_for_its_trainings(
     for training in trainings:
         training.suspend()  # as good as one that takes for ever
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == -signal.SIGINT
-    _, alive = psutil.wait_procs(trainings, timeout=10)
+    assert process.wait(timeout=60) == -signal.SIGINT
+    _, alive = psutil.wait_procs(trainings, timeout=20)
     assert alive == []
     assert leftovers(tmp_path / "run") == []

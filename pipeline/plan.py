@@ -1,0 +1,110 @@
+"""What a run has to do, and how much work that is: initial rankers and arms, fold by fold."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.config import Config
+from pipeline.folds import Fold, of_splits
+from pipeline.negatives.arms import Arm
+
+IN_SAMPLE: Final = -1
+"""Number of the one initial ranker that scores the rows it was trained on."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a watcher of the run may show.
+
+    Attributes:
+        step: The step's name, such as ``fold-1/model/top-20``.
+        done: Work done since the step's last event, in row-trees (training) or bytes (reading).
+        state: ``start``, ``advance``, ``done`` or ``kept`` (an earlier run's result is still good).
+    """
+
+    step: str
+    state: str
+    done: float = 0.0
+
+
+Observer = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class ArmOf:
+    """One arm in one fold."""
+
+    fold: Fold
+    arm: Arm
+
+    def __str__(self) -> str:
+        return f"{self.arm.name} (fold {self.fold.number})"
+
+
+@dataclass(frozen=True)
+class InitialOf:
+    """One initial ranker of one fold: the one that scores query group ``number``; -1: all, in-sample."""
+
+    fold: Fold
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.number} (fold {self.fold.number})"
+
+
+class Plan:
+    """The trainings of a run.
+
+    Args:
+        splits: What ``dataset.json`` says of each split.
+        config: Every setting.
+        arms: The panel.
+    """
+
+    def __init__(
+        self, splits: Mapping[str, Mapping[str, Any]], *, config: Config, arms: Sequence[Arm]
+    ) -> None:
+        self._splits, self._config, self.arms = splits, config, list(arms)
+        self.folds = of_splits(list(splits))
+
+    def prefix(self, fold: Fold) -> str:
+        """Return what a fold's step names begin with; nothing for a source without folds."""
+        return "" if len(self.folds) == 1 else f"fold-{fold.number}/"
+
+    def initial(self) -> list[InitialOf]:
+        """Return every initial ranker of every fold."""
+        in_sample = self._config.score.scoring == "in-sample"
+        numbers = [IN_SAMPLE] if in_sample else list(range(self._config.score.folds))
+        return [InitialOf(fold, number) for fold in self.folds for number in numbers]
+
+    def every_arm(self) -> list[ArmOf]:
+        """Return every arm of every fold."""
+        return [ArmOf(fold, arm) for fold in self.folds for arm in self.arms]
+
+    def work(self) -> float:
+        """Return the expected work of all trainings, in row-trees."""
+        rankers = self.initial_trees * sum(self.initial_rows(of) for of in self.initial())
+        return rankers + self._config.ranker.trees * sum(self.arm_rows(of) for of in self.every_arm())
+
+    @property
+    def initial_trees(self) -> int:
+        """Boosting rounds of an initial ranker."""
+        return self._config.score.trees or self._config.ranker.trees
+
+    def initial_rows(self, of: InitialOf) -> float:
+        """Return about how many rows an initial ranker trains on."""
+        negatives = sum(int(self._splits[name]["negatives"]) for name in of.fold.train)
+        rows = self._rows(of.fold) - negatives * (1 - self._config.score.negatives)
+        return rows * (1 - 1 / self._config.score.folds if of.number >= 0 else 1)
+
+    def _rows(self, fold: Fold) -> int:
+        return sum(int(self._splits[name]["rows"]) for name in fold.train)
+
+    def arm_rows(self, of: ArmOf) -> float:
+        """Return about how many rows an arm trains on: as many as it asks for."""
+        splits = [self._splits[name] for name in of.fold.train]
+        rows, negatives, queries = (
+            sum(int(s[key]) for s in splits) for key in ("rows", "negatives", "queries")
+        )
+        kept = of.arm.budget.expected(negatives=negatives, positives=rows - negatives, queries=queries)
+        return rows - negatives + kept
