@@ -73,7 +73,8 @@ def run(source: Path, out: Path | None, **options: Any) -> None:
     """Do the whole job on SOURCE.
 
     SOURCE is a directory with train/vali/test, with Fold1..Fold5 or with S1..S5, or one file; LETOR text
-    (plain, .gz, .bz2, .xz, .zst) or Parquet. A run that was interrupted goes on where it stopped.
+    (plain, .gz, .bz2, .xz, .zst) or Parquet; or a .zip or .tar of these, read in place. A run that was
+    interrupted goes on where it stopped.
     """
     _run(source, out or default_root(source), **options)
 

@@ -1,9 +1,10 @@
 """Packed sources: a ``.zip`` or ``.tar`` of LETOR data, listed and read where it lies.
 
-A member is named as if the archive were a directory: ``sets.tar.gz/Fold1/train.txt``. Nothing is unpacked;
-members are streams. Those of a zip and of a plain tar are reached at once. A compressed tar can only be read
-from its beginning, so it is gone through once to list it and once to read it, as long as members are asked for
-in the order in which they are packed; for one that lies further back, it is begun again.
+A member is named as if the archive were a directory: ``sets.tar.gz/Fold1/train.txt``. Members are streams, and
+nothing is unpacked here; whoever needs more than a stream, as Parquet does, copies that one member. Those of a
+zip and of a plain tar are reached at once. A compressed tar can only be read from its beginning, so it is gone
+through once to list it and once to read it, as long as members are asked for in the order in which they are
+packed; for one that lies further back, it is begun again.
 """
 
 import io

@@ -170,7 +170,7 @@ def test_threads_and_blocks_change_no_byte(tmp_path, monkeypatch):
     """One thread or three, large blocks or one query each: the same text; gzip holds it too."""
     generate.run("mslr", tmp_path / "one", rows=2000, documents=20)
     generate.run("mslr", tmp_path / "gzip", rows=2000, documents=20, compress=True)
-    monkeypatch.setattr(generate, "_CELLS", 1)
+    monkeypatch.setattr(generate, "_ROWS", 1)
     generate.run("mslr", tmp_path / "three", rows=2000, documents=20, threads=3)
     for split in generate.SPLITS:
         expected = (tmp_path / "one" / f"{split}.txt").read_bytes()
