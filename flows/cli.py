@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -273,13 +274,29 @@ def _run(
     _end(outcome)
 
 
+@contextlib.contextmanager
+def _compiling() -> Iterator["subprocess.Popen[bytes]"]:
+    """Compile the text reader beside what else there is to wait for; the machine code goes to its cache.
+
+    In a process: while Prefect is imported, another thread's imports would undo its warning filters.
+    """
+    command = [sys.executable, "-c", "from pipeline.letor import warm_up; warm_up()"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def _through_prefect(
     source: Path | None, root: Path, config: Config, arms: list[str], threads: int, until: Until, watch: Any
 ) -> Outcome:
     from flows import server
 
-    with server.ready(_ERR):
+    with _compiling() as compiled, server.ready(_ERR):
         from flows.prepare import prepare, watched_by
+
+        compiled.wait()
 
         with watch, watched_by(watch):
             return prepare(

@@ -84,6 +84,13 @@ def read_letor(
     return _read(path, parser, threads, blocks, progress)
 
 
+def warm_up() -> None:
+    """Compile the kernel, or load it from its cache, so that a first read does not wait for it."""
+    line = Block(b"0 qid:1 1:0.5 # a\n", 1, 1, 0)
+    for _ in BlockParser(Path("warm-up"), fill=0.0, sentinel=nan).parse(line):
+        pass
+
+
 def _read(
     path: Path,
     parser: BlockParser,

@@ -20,15 +20,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 
 from pipeline import parts, store
-from pipeline.config import Device, RankerConfig
 from pipeline.errors import DeviceError, StorageError, TableError, TrainingError
 from pipeline.tables import features_of
+
+if TYPE_CHECKING:  # the child does without the settings' models, which take a while to import
+    from pipeline.config import Device, RankerConfig
 
 MAX_QUERY_ROWS: Final = 10_000
 """LightGBM refuses a query with more rows."""
@@ -48,7 +50,7 @@ class Fit:
     peak_memory_mb: int
 
 
-def parameters(config: RankerConfig, *, seed: int) -> dict[str, Any]:
+def parameters(config: "RankerConfig", *, seed: int) -> dict[str, Any]:
     """Return LightGBM's parameters for ``config``; everything else is LightGBM's default."""
     return {
         "objective": "lambdarank",
@@ -73,7 +75,7 @@ def fit(
     files: Sequence[Path],
     model: Path,
     *,
-    config: RankerConfig,
+    config: "RankerConfig",
     seed: int,
     threads: int,
     rows: Path | None = None,
@@ -114,7 +116,7 @@ def fit(
     return Fit(**result)
 
 
-def require_device(device: Device) -> None:
+def require_device(device: "Device") -> None:
     """Train one tree on ``device``, before any work.
 
     Raises:
@@ -122,6 +124,8 @@ def require_device(device: Device) -> None:
     """
     if device == "cpu":
         return
+    from pipeline.config import RankerConfig
+
     job = {"parameters": parameters(RankerConfig(device=device, min_rows_per_leaf=1), seed=1), "probe": True}
     try:
         _in_child(job, threads=1, what=f"a test on device {device!r}", trees_done=None)
@@ -368,8 +372,8 @@ def _main() -> None:
     """Do one job."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # LightGBM imports scikit-learn for wrappers that are not used here, which takes most of the start.
-    sys.modules["sklearn"] = None  # type: ignore[assignment]
+    # LightGBM imports these for wrappers that are not used here, which takes most of the start.
+    sys.modules.update(dict.fromkeys(("sklearn", "pandas")))  # type: ignore[arg-type]
     try:
         answer = _probe(job) if "probe" in job else _train(job)
     except OSError as error:
