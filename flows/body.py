@@ -11,7 +11,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import ranker, store
+from pipeline import store
 from pipeline.errors import TrainingError
 from pipeline.job import Job
 from pipeline.plan import ArmOf
@@ -72,9 +72,8 @@ class Plain:
                 return [failure for future in futures if (failure := future.result())]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                # Nothing can come of them any more; one may just be about to start.
                 while not all(future.done() for future in futures):
-                    ranker.end_trainings()
+                    job.stop()  # again: a training may just be about to start
                     time.sleep(0.05)
                 raise
 

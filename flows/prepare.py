@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 from prefect import flow, unmapped
@@ -13,7 +14,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.body import Failure, Outcome, Step, Until, body
 from flows.tasks import TASKS
-from pipeline import ranker
 from pipeline.config import Config
 from pipeline.errors import TrainingError
 from pipeline.job import Job
@@ -48,11 +48,7 @@ class Tasks:
         for step in steps:
             going = list(TASKS[step].map(unmapped(job), going))
             stages.append(going)
-        try:
-            wait([future for stage in stages for future in stage])
-        except BaseException:
-            ranker.end_trainings()
-            raise
+        _wait([future for stage in stages for future in stage], job)
         failures = []
         for number, item in enumerate(items):
             states = [stage[number].state for stage in stages]
@@ -64,6 +60,22 @@ class Tasks:
                 raise error
             failures.append(Failure(item, error))
         return failures
+
+
+def _wait(futures: Sequence[PrefectFuture[Any]], job: Job) -> None:
+    """Wait for all futures, and hear of Ctrl-C meanwhile: an unlimited wait may sleep through it."""
+    finished, left = Semaphore(0), len(futures)
+    for future in futures:
+        future.add_done_callback(lambda _: finished.release())
+    try:
+        while left:
+            left -= finished.acquire(timeout=0.5)
+    except BaseException:
+        while left:  # the runner would begin what is queued, and wait for it
+            job.stop()
+            left -= finished.acquire(timeout=0.05)
+        raise
+    wait(list(futures))
 
 
 @flow(

@@ -15,7 +15,7 @@ import polars as pl
 
 from pipeline import compare, evaluate, ingest, parts, prepare, ranker, report, score, store, train
 from pipeline.config import Config, to_toml
-from pipeline.errors import ConfigError, SourceError, StorageError
+from pipeline.errors import ConfigError, SourceError, StorageError, TrainingError
 from pipeline.folds import Fold
 from pipeline.layout import FoldLayout, RunLayout
 from pipeline.manifest import Done, Facts, Manifest
@@ -56,6 +56,7 @@ class Job:
         self.arms = arm_names.panel(config.select, arms)
         self._source_path, self._observer = source, observer or (lambda _: None)
         self._steps: list[str] = []
+        self._stopped = False
 
     # ---- Before any work -------------------------------------------------------------------------------
 
@@ -419,6 +420,11 @@ class Job:
         """Return what to call the training data in a message: the source where there is one."""
         return split if self._source_path is None else self._source_path
 
+    def stop(self) -> None:
+        """Let no further step begin and end the trainings under way, for a run that ends before they do."""
+        self._stopped = True
+        ranker.end_trainings()
+
     # ---- Plumbing --------------------------------------------------------------------------------------
 
     def _trees(self, name: str, of: InitialOf | ArmOf) -> Callable[[int], None]:
@@ -443,6 +449,8 @@ class Job:
         outputs: Sequence[Path],
         worth: float = 0.0,
     ) -> Done:
+        if self._stopped:
+            raise TrainingError(f"{name}: not begun, because the run was stopped")
         self._steps.append(name)
         self._observer(Event(name, "start", worth))
         done = self.manifest.do(name, work, inputs=inputs, parameters=parameters, outputs=outputs)
