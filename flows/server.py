@@ -70,12 +70,17 @@ def serve(*, cron: str, parameters: dict[str, Any]) -> None:
             f"a schedule needs a Prefect server, and {url or 'none is configured'}{' does not answer' if url else ''};"
             " start one with `prefect server start` and set PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
+    from prefect.client.schemas.schedules import CronSchedule
+
     from flows.prepare import prepare
 
     try:
-        prepare.serve(name="ranksieve", cron=cron, parameters=parameters, print_starting_message=True)
-    except ValueError as error:
-        raise ConfigError(f"--cron {cron!r}: {str(error).splitlines()[0]}") from None
+        CronSchedule(cron=cron)
+    except ValueError:
+        raise ConfigError(
+            f'--cron {cron!r}: not a schedule; write five fields, such as "0 2 * * *"'
+        ) from None
+    prepare.serve(name="ranksieve", cron=cron, parameters=parameters, print_starting_message=True)
 
 
 def _answers(url: str) -> bool:
