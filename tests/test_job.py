@@ -637,10 +637,15 @@ def test_an_interrupted_run_does_not_wait_for_its_trainings(
     while len(trainings := run.children()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.2)  # until they are what they will be
-    for training in trainings:
-        training.suspend()  # as good as one that takes for ever
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == -signal.SIGINT
-    _, alive = psutil.wait_procs(trainings, timeout=20)
-    assert alive == []
+    try:
+        for training in trainings:
+            training.suspend()  # as good as one that takes for ever
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == -signal.SIGINT
+        _, alive = psutil.wait_procs(trainings, timeout=20)
+        assert alive == []
+    finally:
+        for training in trainings:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                training.kill()
     assert leftovers(tmp_path / "run") == []
