@@ -13,7 +13,7 @@ from pipeline.config import Config, parse, read_toml
 from pipeline.errors import RanksieveError
 from pipeline.folds import of_splits
 from pipeline.inspect_tables import Facts, plain, table_facts
-from pipeline.layout import RunLayout
+from pipeline.layout import RunLayout, fold_prefix
 from pipeline.manifest import Manifest
 from pipeline.negatives import arms as arm_names
 from pipeline.report.wording import deciding
@@ -92,7 +92,7 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
 
 
 def _prefixes(folds: int) -> list[str]:
-    return [""] if folds == 1 else [f"fold-{number}/" for number in range(1, folds + 1)]
+    return [fold_prefix(number, of=folds) for number in range(1, folds + 1)]
 
 
 def _parts(step: str) -> tuple[str, str]:

@@ -9,6 +9,11 @@ def parts(directory: Path) -> list[Path]:
     return sorted(directory.glob("part-*.parquet"))
 
 
+def fold_prefix(number: int, *, of: int) -> str:
+    """Return what the paths and step names of fold ``number`` begin with; nothing for a source without folds."""
+    return "" if of == 1 else f"fold-{number}/"
+
+
 @dataclass(frozen=True)
 class FoldLayout:
     """The files of one fold; a source without folds has one, in the run's own directory."""
@@ -84,4 +89,4 @@ class RunLayout:
 
     def fold(self, number: int, *, of: int) -> FoldLayout:
         """Fold ``number`` (from 1) of a source with ``of`` folds."""
-        return FoldLayout(self.root if of == 1 else self.root / f"fold-{number}")
+        return FoldLayout(self.root / fold_prefix(number, of=of))

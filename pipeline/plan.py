@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from pipeline.config import Config
 from pipeline.folds import Fold, of_splits
+from pipeline.layout import fold_prefix
 from pipeline.negatives.arms import Arm
-
-IN_SAMPLE: Final = -1
-"""Number of the one initial ranker that scores the rows it was trained on."""
+from pipeline.score import IN_SAMPLE
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Plan:
 
     def prefix(self, fold: Fold) -> str:
         """Return what a fold's step names begin with; nothing for a source without folds."""
-        return "" if len(self.folds) == 1 else f"fold-{fold.number}/"
+        return fold_prefix(fold.number, of=len(self.folds))
 
     def initial(self) -> list[InitialOf]:
         """Return every initial ranker of every fold."""

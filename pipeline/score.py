@@ -6,7 +6,7 @@ fold, a negative that outranks the positives is news.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
@@ -14,7 +14,8 @@ from pipeline import draws, parts, ranker, tables
 from pipeline.config import RankerConfig
 from pipeline.folds import deal
 
-IN_SAMPLE = -1
+IN_SAMPLE: Final = -1
+"""Number of the one initial ranker that scores the rows it was trained on."""
 
 
 def assign(keys: pl.DataFrame, *, folds: int, seed: int) -> pl.DataFrame:

@@ -1,28 +1,9 @@
 """`ranksieve generate` as a user meets it."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-from flows import cli
-
-
-@pytest.fixture
-def ranksieve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line; return exit code, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ranksieve", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_what_was_made_is_said(ranksieve, tmp_path: Path) -> None:

@@ -2,28 +2,9 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-
-from flows import cli
-
-
-@pytest.fixture
-def ranksieve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line; return exit code, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ranksieve", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_inspect_shows_a_run(ranksieve, small_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,23 +12,6 @@ from tests.samples import write_letor_source
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def ranksieve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: arguments to exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["ranksieve", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 def refused(result: tuple[int, str, str], *words: str) -> None:
     """Check for exit code 2 and one line on stderr that has ``words``."""
     code, out, err = result
