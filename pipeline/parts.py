@@ -151,7 +151,7 @@ def open_part(path: Path) -> pq.ParquetFile:
         StorageError: It is not there or damaged.
     """
     try:
-        return pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(path)
     except FileNotFoundError:
         raise StorageError(f"{path}: not there; run the earlier stage again") from None
     except (pa.ArrowInvalid, OSError) as error:
