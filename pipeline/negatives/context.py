@@ -27,8 +27,10 @@ After the guards, five more describe the candidates, the negatives no guard set 
 What SCORES cannot tell, :mod:`pipeline.negatives.training` adds for the arms that ask for it.
 """
 
-from typing import Final
+from typing import Final, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from pipeline import draws
@@ -36,6 +38,51 @@ from pipeline import draws
 QUERY: Final = "qid"
 _NEGATIVES: Final = (QUERY, "negative")
 _CANDIDATES: Final = (QUERY, "candidate")
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def order_within(group: npt.NDArray[np.uint64], value: Floats) -> Ints:
+    """Return the positions sorted by group, then value, then position; shapes ``(n,)``.
+
+    It is ``np.lexsort((value, group))``, in two sorts that the processor does many numbers at a time.
+    """
+    rows = len(value)
+    bits = np.uint64(rows.bit_length())
+    if rows == 0 or int(group.max()).bit_length() + 2 * int(bits) > 64:
+        return np.lexsort((value, group))
+    by = np.argsort(value)
+    ascending = value[by]
+    dense = np.empty(rows, dtype=np.uint64)
+    dense[by] = np.cumsum(np.append(False, ascending[1:] != ascending[:-1]), dtype=np.uint64)
+    key = (group << (bits + bits)) | (dense << bits) | np.arange(rows, dtype=np.uint64)
+    key.sort()
+    return (key & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+
+
+class Layout:
+    """The rows of a training split by query, ties drawn: what stays when the rows are scored again.
+
+    Args:
+        keys: ``row_id, qid``, any row order.
+        seed: Seed of the draws that break ties and choose at random.
+    """
+
+    def __init__(self, keys: pl.DataFrame, *, seed: int) -> None:
+        self._ids, self._seed = draws.hashed(keys["row_id"].to_numpy()), seed
+        self.query = keys["qid"].rank("dense").to_numpy().astype(np.uint64)
+        self._place = order_within(self.query, self.draw("tie"))
+        self._laid = self.query[self._place]
+
+    def draw(self, stream: str) -> Floats:
+        """Draw one number per row."""
+        return draws.uniform_of(self._ids, key=draws.stream_key(self._seed, stream))
+
+    def hardest_first(self, score: Floats) -> Ints:
+        """Return the places of the rows by query and then by falling score."""
+        return self._place[order_within(self._laid, -score[self._place])]
 
 
 def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
@@ -48,7 +95,21 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     Returns:
         The rows in their given order with the columns of the table above.
     """
-    ids = scores["row_id"].to_numpy()
+    return plan(scores, Layout(scores, seed=seed)).sort("place").drop("place").collect()
+
+
+def plan(scores: pl.DataFrame, layout: Layout, *, round: int = 0) -> pl.LazyFrame:
+    """Add the context columns to SCORES, computing those that are asked for.
+
+    Args:
+        scores: SCORES.
+        layout: Of the same rows.
+        round: Number of the choice, when the same rows are chosen from again and again: each has draws of its own.
+
+    Returns:
+        The rows by query and then hardest first, their places in ``scores`` in ``place`` (uint32).
+    """
+    order = layout.hardest_first(scores["score"].to_numpy())
     positive = pl.when(pl.col("label") > 0).then(pl.col("score"))
     score = pl.col("score")
     differ = score.max().over(QUERY) > score.min().over(QUERY)
@@ -56,14 +117,14 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     # At most 1, so that squares of huge or tiny scores neither overflow nor vanish.
     deviation = deviation / deviation.abs().max().over(QUERY)
     return (
-        scores.with_columns(
-            pl.Series("draw", draws.uniform(ids, seed=seed, stream="draw")),
-            pl.Series("tie", draws.uniform(ids, seed=seed, stream="tie")),
+        scores.lazy()
+        .with_columns(
+            pl.Series("draw", layout.draw(f"draw {round}" if round else "draw")),
             negative=pl.col("label") == 0,
             place=pl.int_range(pl.len(), dtype=pl.UInt32),
         )
-        # Sorting once makes every rank below a running count.
-        .sort(QUERY, "score", "tie", descending=[False, True, False])
+        # In this order every rank below is a running count, and every sum is the same for any row order.
+        .select(pl.all().gather(order))
         .with_columns(
             neg_rank=pl.when("negative").then(
                 pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over(_NEGATIVES)
@@ -79,12 +140,10 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
             .otherwise(0.0),
         )
         .with_columns(quantile=(pl.col("neg_rank") - 0.5) / pl.col("neg_count"))
-        .sort("place")
-        .drop("place")
     )
 
 
-def with_candidates(context: pl.DataFrame, aside: pl.Expr) -> pl.DataFrame:
+def with_candidates(context: Frame, aside: pl.Expr) -> Frame:
     """Add what describes the candidates, once a guard has said which negatives are set aside."""
     return (
         context.with_columns(candidate=pl.col("negative") & ~aside)

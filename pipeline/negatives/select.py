@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from pipeline import draws, parts, tables
@@ -40,34 +42,96 @@ def select(
     Raises:
         ConfigError: The arm reads something that ``training`` does not have.
     """
-    require(arm, config, () if training is None else training.columns)
-    rows = context.build(scores, seed=seed)
-    asides = arm.asides(config)
-    rows = _with_needs(rows, (aside.need for aside in asides), training)
-    rows = context.with_candidates(rows, pl.any_horizontal(pl.lit(False), *(aside.where for aside in asides)))
-    choice = arm.choice(config)
-    rows = _with_needs(rows, [choice.need], training)
-    why_aside = pl.coalesce(pl.lit(None), *(pl.when(a.where).then(pl.lit(a.reason)) for a in asides))
-    reason = (
-        pl.when(~pl.col("negative")).then(pl.lit("positive"))
-        .when("candidate").then(choice.reason)
-        .otherwise(why_aside)
-    )  # fmt: skip
-    kept = pl.when("negative").then(pl.col("candidate") & choice.kept).otherwise(True)
-    weight = pl.when("candidate").then(choice.weight).otherwise(1.0)
-    rows = rows.with_columns(kept=kept, weight=weight, reason=reason)
-    rows = rows.with_columns(weight=pl.when("kept").then("weight").otherwise(0.0).cast(pl.Float32))
-    return _within_limit(rows, seed=seed).select(
-        "row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason"
-    )
+    return Selector(scores, arm, config=config, seed=seed, training=training).selection()
 
 
-def _with_needs(rows: pl.DataFrame, needs: Iterable[Need | None], training: Training | None) -> pl.DataFrame:
-    """Add the columns that guards or a strategy ask for."""
-    for need in needs:
-        if need is not None and training is not None:
-            rows = need.add(rows, training)
-    return rows
+class Selector:
+    """Chooses among the same rows again and again, as their scores change; the guards have looked once.
+
+    The guards go by SCORES, in which a query's rows have the scores of a model that never saw it: those of a
+    model that trains on the rows would hide the mistakes that a guard looks for.
+
+    Args:
+        scores: SCORES, any row order.
+        arm: Strategy, budget and guards.
+        config: Parameters of the strategies.
+        seed: Seed of the draws.
+        training: JUDGMENTS of the rows, for the arms that read document ids or features.
+
+    Raises:
+        ConfigError: The arm reads something that ``training`` does not have.
+    """
+
+    def __init__(
+        self,
+        scores: pl.DataFrame,
+        arm: Arm,
+        *,
+        config: SelectConfig,
+        seed: int,
+        training: Training | None = None,
+    ) -> None:
+        require(arm, config, () if training is None else training.columns)
+        self._seed, self._training, self._choice = seed, training, arm.choice(config)
+        self._layout = context.Layout(scores, seed=seed)
+        self._long = bool(np.bincount(self._layout.query).max(initial=0) > MAX_QUERY_ROWS)
+        asides = arm.asides(config)
+        rows = self._with_needs(context.plan(scores, self._layout), [aside.need for aside in asides])
+        why = pl.coalesce(pl.lit(None, pl.String), *(pl.when(a.where).then(pl.lit(a.reason)) for a in asides))
+        aside = rows.with_columns(aside=why).select("place", "aside").sort("place").select("aside")
+        self._rows = scores.with_columns(aside.collect())
+
+    def selection(self, score: npt.NDArray[np.float64] | None = None, *, round: int = 0) -> pl.DataFrame:
+        """Return SELECTION.
+
+        Args:
+            score: Scores to choose by, in the order of SCORES; None: those of SCORES.
+            round: Number of the choice; each draws afresh what it draws.
+        """
+        names = ["row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason"]
+        more = ["place", "negative", "pos_count"]
+        rows = self._chosen(score, round).select(*names, *more).collect()
+        return self._within_limit(rows).sort("place").select(names)
+
+    def choose(
+        self, score: npt.NDArray[np.float64] | None = None, *, round: int = 0
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return the places in SCORES of the rows that :meth:`selection` keeps, rising, and their weights."""
+        names = ["place", "kept", "weight"]
+        more = ["row_id", "qid", "negative", "pos_count", "reason"] if self._long else []
+        rows = self._within_limit(self._chosen(score, round).select(*names, *more).collect())
+        weight = np.empty(rows.height, dtype=np.float32)
+        kept = np.zeros(rows.height, dtype=bool)
+        weight[rows["place"].to_numpy()] = rows["weight"].to_numpy()
+        kept[rows["place"].to_numpy()] = rows["kept"].to_numpy()
+        places = np.flatnonzero(kept)
+        return places, weight[places]
+
+    def _chosen(self, score: npt.NDArray[np.float64] | None, round: int) -> pl.LazyFrame:
+        scores = self._rows if score is None else self._rows.with_columns(score=score)
+        rows = context.plan(scores, self._layout, round=round)
+        rows = context.with_candidates(rows, pl.col("aside").is_not_null())
+        choice = self._choice
+        rows = self._with_needs(rows, [choice.need])
+        reason = (
+            pl.when(~pl.col("negative")).then(pl.lit("positive"))
+            .when("candidate").then(choice.reason)
+            .otherwise("aside")
+        )  # fmt: skip
+        kept = pl.when("negative").then(pl.col("candidate") & choice.kept).otherwise(True)
+        weight = pl.when("candidate").then(choice.weight).otherwise(1.0)
+        rows = rows.with_columns(kept=kept, weight=weight, reason=reason)
+        return rows.with_columns(weight=pl.when("kept").then("weight").otherwise(0.0).cast(pl.Float32))
+
+    def _with_needs(self, rows: pl.LazyFrame, needs: Iterable[Need | None]) -> pl.LazyFrame:
+        """Add the columns that guards or a strategy ask for."""
+        for need in needs:
+            if need is not None and self._training is not None:
+                rows = need.add(rows.collect(), self._training).lazy()
+        return rows
+
+    def _within_limit(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return _within_limit(rows, seed=self._seed) if self._long else rows
 
 
 def require(arm: Arm, config: SelectConfig, columns: Sequence[str]) -> None:
