@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline import compare, evaluate, ingest, parts, prepare, ranker, report, score, store, train
+from pipeline import child, compare, evaluate, ingest, parts, prepare, ranker, report, score, store, train
 from pipeline.config import Config, to_toml
 from pipeline.errors import ConfigError, SourceError, StorageError, TrainingError
 from pipeline.folds import Fold
@@ -423,7 +423,7 @@ class Job:
     def stop(self) -> None:
         """Let no further step begin and end the trainings under way, for a run that ends before they do."""
         self._stopped = True
-        ranker.end_trainings()
+        child.end_all()
 
     # ---- Plumbing --------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from flows.body import Outcome, Plain, Until, body
-from pipeline import ranker, train
+from pipeline import child, ranker_child, train
 from pipeline.config import Config, override, parse
 from pipeline.errors import BusyError, ConfigError, SourceError, StorageError, TrainingError
 from pipeline.job import Job
@@ -103,10 +103,10 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train in this process: the same models without a second and a half for each."""
 
-    def here(job: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return ranker._train(job)
+    def here(_module: str, job: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return ranker_child.train(job)
 
-    monkeypatch.setattr(ranker, "_in_child", here)
+    monkeypatch.setattr(child, "run", here)
 
 
 # ---- Doing nothing twice ---------------------------------------------------------------------------------
@@ -558,7 +558,7 @@ def test_a_failed_initial_ranker_ends_the_run(
     def fails(*arguments: Any, **options: Any) -> Any:
         raise TrainingError("training initial ranker 1: LightGBM crashed (SIGSEGV)")
 
-    monkeypatch.setattr(ranker, "_in_child", fails)
+    monkeypatch.setattr(child, "run", fails)
     with pytest.raises(TrainingError, match="initial ranker 1"):
         go(source, copy)
     assert leftovers(copy) == []

@@ -13,7 +13,7 @@ import polars as pl
 import psutil
 import pytest
 
-from pipeline import parts, ranker
+from pipeline import child, parts, ranker
 from pipeline.config import RankerConfig
 from pipeline.errors import DeviceError, StorageError, TableError, TrainingError
 from tests.samples import NOISE_FEATURES, judgments, write_part
@@ -125,8 +125,8 @@ def test_a_killed_child_is_named(data, tmp_path):
     """A child killed while it boosts becomes one line that names what was trained and the likely cause."""
 
     def kill(_):
-        for child in own_children():
-            child.kill()
+        for process in own_children():
+            process.kill()
 
     config = CONFIG.model_copy(update={"trees": 100_000})
     with pytest.raises(TrainingError) as caught:
@@ -171,7 +171,7 @@ def test_a_child_that_dies_is_described(tmp_path, monkeypatch, files, end, messa
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\nfor i in $(seq 2000); do echo line $i; done >&2\necho >&2\n{end}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(ranker.sys, "executable", str(program))
+    monkeypatch.setattr(child.sys, "executable", str(program))
     with pytest.raises(TrainingError) as caught:
         ranker.fit([tmp_path / ("x" * 60)] * files, tmp_path / "m", config=CONFIG, seed=1, threads=1)
     assert str(caught.value) == f"training the ranker: {message}"
@@ -185,7 +185,7 @@ def test_noise_on_standard_output_is_passed_over(tmp_path, monkeypatch):
         f"#!/bin/sh\nread job\necho driver 1.0\necho '{{\"trees_done\": 1}}'\necho '{answer}'\necho bye\n"
     )
     program.chmod(0o755)
-    monkeypatch.setattr(ranker.sys, "executable", str(program))
+    monkeypatch.setattr(child.sys, "executable", str(program))
     told = []
     done = ranker.fit([Path("x")], tmp_path / "m", config=CONFIG, seed=1, threads=1, trees_done=told.append)
     assert done == ranker.Fit(trees=1, rows=2, seconds=0.5, peak_memory_mb=3)

@@ -5,7 +5,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import ranker, score, tables
+from pipeline import child, ranker, score, tables
 from pipeline.config import RankerConfig
 from pipeline.errors import TrainingError
 from tests.samples import judgments, scores_of, write_part
@@ -129,7 +129,7 @@ def test_run_in_sample(trained):
 def test_failure_leaves_no_scratch_file(tmp_path, monkeypatch):
     """When training fails, the list of rows goes too, and the message names the ranker."""
     file = write_part(tmp_path / "train.parquet", judgments(4, 10))
-    monkeypatch.setattr(ranker.sys, "executable", "/bin/false")
+    monkeypatch.setattr(child.sys, "executable", "/bin/false")
     with pytest.raises(TrainingError, match=r"^training initial ranker 1: the process ended with code 1$"):
         score.fit(
             [file],

@@ -1,0 +1,160 @@
+"""The child process of :mod:`pipeline.ranker`: binning and training, where LightGBM may crash.
+
+Run as ``python -m pipeline.ranker_child``; see :mod:`pipeline.child` for how it is talked to.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from pipeline import binned, child, parts, store
+from pipeline.ranker import MAX_QUERY_ROWS, Fit
+from pipeline.tables import features_of
+
+Job = Mapping[str, Any]
+
+
+def load(files: Sequence[str], rows: str | None, *, features: bool = True) -> tuple[pl.DataFrame, pl.Series]:
+    """Read the rows to train on, a row group at a time, so that rows left out cost no memory.
+
+    Args:
+        files: Parquet parts.
+        rows: Parquet file with a ``row_id`` column, of the rows to read; None: all.
+        features: Whether to read them, or the keys and weights alone.
+
+    Returns:
+        The rows, and their places among all rows.
+    """
+    wanted = None if rows is None else pl.read_parquet(rows, columns=["row_id"])
+    names = parts.schema_of([Path(file) for file in files]).names
+    columns = names if features else [name for name in names if name not in features_of(names)]
+    frames, first = [], 0
+    for table in parts.row_groups(map(Path, files), columns=columns):
+        frame = pl.DataFrame(table).with_columns(place=pl.int_range(first, first + table.num_rows))
+        first += table.num_rows
+        del table
+        if wanted is not None:
+            frame = frame.join(wanted, on="row_id", how="semi", maintain_order="left")
+        frames.append(frame)
+    frame = pl.concat(frames)
+    return frame.drop("place"), frame["place"]
+
+
+def query_sizes(qid: pl.Series) -> npt.NDArray[np.int32]:
+    """Return the number of rows of each query, in order.
+
+    Raises:
+        ValueError: LightGBM does not take a query of so many rows.
+    """
+    runs = qid.rle()
+    sizes = runs.struct.field("len").to_numpy().astype(np.int32)
+    if len(sizes) and sizes.max() > MAX_QUERY_ROWS:
+        at = int(sizes.argmax())
+        query = runs.struct.field("value")[at]
+        raise ValueError(
+            f"query {query} has {sizes[at]} rows and LightGBM takes {MAX_QUERY_ROWS} at most; keep fewer negatives"
+        )
+    return sizes
+
+
+def _weight(frame: pl.DataFrame) -> npt.NDArray[np.float32] | None:
+    return frame["weight"].to_numpy() if "weight" in frame.columns else None
+
+
+def dataset(frame: pl.DataFrame, parameters: Mapping[str, Any], reference: Any = None) -> Any:
+    """Return a ``lightgbm.Dataset`` of rows in memory."""
+    import lightgbm
+
+    return lightgbm.Dataset(
+        frame.select(features_of(frame.columns)).to_arrow(),
+        label=frame["label"].to_numpy(), group=query_sizes(frame["qid"]),
+        weight=binned.unless_one(_weight(frame)), params=dict(parameters), reference=reference,
+        free_raw_data=True,
+    )  # fmt: skip
+
+
+def train_set(job: Job) -> tuple[Any, int]:
+    """Return the rows to train on, binned, and their number."""
+    if job["bins"] is None:
+        frame, _ = load(job["files"], job["rows"])
+        rows = frame.height
+        train = dataset(frame, job["parameters"])
+        train.construct()
+        return train, rows
+    frame, places = load(job["files"], job["rows"], features=False)
+    full = binned.load(Path(job["bins"]), job["parameters"])
+    at = None if job["rows"] is None else places.to_numpy()
+    return binned.take(full, at, query_sizes(frame["qid"]), weight=_weight(frame)), frame.height
+
+
+class Progress:
+    """Tells the parent the number of trees, a few times a second."""
+
+    def __init__(self) -> None:
+        self._told = 0.0
+
+    def __call__(self, trees: int) -> None:
+        """Tell, unless it was told just now."""
+        if (now := time.perf_counter()) - self._told > 0.2:
+            child.tell(trees_done=trees)
+            self._told = now
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Train a ranker."""
+    import lightgbm
+
+    began, progress = time.perf_counter(), Progress()
+    data, rows = train_set(job)
+    callbacks: list[Callable[..., Any]] = []
+    valid = []
+    if job["vali"]:
+        valid = [dataset(load(job["vali"], None)[0], job["parameters"], data)]
+        callbacks.append(lightgbm.early_stopping(job["early_stopping"], verbose=False))
+    callbacks.append(lambda env: progress(env.iteration + 1))
+    booster = lightgbm.train(
+        job["parameters"], data, num_boost_round=job["trees"], valid_sets=valid, callbacks=callbacks
+    )
+    kept = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+    return finish(job, booster, trees=kept, rows=rows, began=began)
+
+
+def finish(job: Job, booster: Any, *, trees: int, rows: int, began: float) -> dict[str, Any]:
+    """Write the model and return what there is to say of the training."""
+    seconds = time.perf_counter() - began
+    with store.storage_errors(Path(job["model"])):
+        Path(job["model"]).write_text(booster.model_to_string(num_iteration=trees), encoding="utf-8")
+    return asdict(
+        Fit(trees=trees, rows=rows, seconds=round(seconds, 3), peak_memory_mb=store.peak_memory_mb())
+    )
+
+
+def bin_rows(job: Job) -> dict[str, Any]:
+    """Bin the features of every row and write them as LightGBM's binary file."""
+    began = time.perf_counter()
+    data = binned.build([Path(file) for file in job["files"]], parameters=job["parameters"])
+    binned.save(data, Path(job["bins"]))
+    return {
+        "rows": data.num_data(),
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_memory_mb": store.peak_memory_mb(),
+    }
+
+
+def probe(job: Job) -> dict[str, Any]:
+    """Train one tree on eight rows."""
+    import lightgbm
+
+    frame = pl.DataFrame({"qid": [1] * 8, "label": [0, 1] * 4, "f1": pl.Series(range(8), dtype=pl.Float32)})
+    lightgbm.train(job["parameters"], dataset(frame, job["parameters"]), num_boost_round=1)
+    return {"works": True}
+
+
+if __name__ == "__main__":
+    child.serve({"train": train, "bin": bin_rows, "probe": probe})
