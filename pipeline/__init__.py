@@ -14,6 +14,9 @@ The stages, in order::
                                                                               |
                                                   report <-- SUMMARY <--compare-- METRICS
 
+A dynamic arm turns the middle around: its ranker is trained on SCORES and JUDGMENTS, choosing as it grows, and
+SELECTION is what it chose last.
+
 Below them, in the direction imports point: ``letor``, ``folds``, ``ndcg``, ``ranker``; and at the bottom
 ``errors``, ``tables``, ``config``, ``store``.
 """

@@ -14,13 +14,14 @@ from typing import Any
 import polars as pl
 
 from pipeline import child, compare, evaluate, ingest, parts, prepare, ranker, report, score, store, train
+from pipeline.bins import Bins, are_worth_it
 from pipeline.config import Config, to_toml
 from pipeline.errors import ConfigError, SourceError, StorageError, TrainingError
 from pipeline.folds import Fold
 from pipeline.layout import FoldLayout, RunLayout
 from pipeline.manifest import Done, Facts, Manifest
 from pipeline.negatives import arms as arm_names
-from pipeline.negatives import select
+from pipeline.negatives import dynamic, select
 from pipeline.negatives.arms import Arm
 from pipeline.plan import ArmOf, Event, InitialOf, Observer, Plan
 from pipeline.source import Source, locate
@@ -90,6 +91,11 @@ class Job:
     def manifest(self) -> Manifest:
         """The run's manifest."""
         return Manifest(self.layout.manifest)
+
+    @cached_property
+    def bins(self) -> Bins:
+        """Binned training splits."""
+        return Bins(self.manifest.fingerprints, threads=self.all_threads)
 
     @cached_property
     def dataset(self) -> dict[str, Any]:
@@ -195,8 +201,8 @@ class Job:
         def work(out: list[Path]) -> Facts:
             facts = score.fit(
                 train_files, out[0], out[0].with_name(out[0].name + "-rows"), folds=folds, leave_out=of.number,
-                config=settings, negatives=share, seed=self.config.seed, threads=self.threads,
-                trees_done=self._trees(name, of),
+                config=settings, negatives=share, seed=self.config.seed, bins=self._bins(of.fold),
+                threads=self.threads, trees_done=self._trees(name, of),
             )  # fmt: skip
             return {**facts, "notices": notices}
 
@@ -206,6 +212,7 @@ class Job:
             parameters={
                 "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "leave_out": of.number,
                 **({"negatives": share} if share < 1 else {}),
+                **({"bins": "of all rows"} if self._has_bins(of.fold) else {}),
             },
             outputs=[self.at(of.fold).initial_model(of.number)],
             worth=self.plan.initial_rows(of) * self.plan.initial_trees,
@@ -226,18 +233,27 @@ class Job:
         return fold
 
     def select(self, of: ArmOf) -> ArmOf:
-        """Step: SCORES -> SELECTION of an arm."""
+        """Step: SCORES -> SELECTION of an arm. A dynamic arm's is the last that its ranker trained on."""
         at, arm = self.at(of.fold), of.arm
+        last: dict[str, Any] = {}
+        if arm.every is not None:
+            self._boost(of)
+            last = {"round": self._facts(of.fold, f"model/{arm.name}")["rounds"] - 1}
+        ranked = at.ranked(arm.name) if last else None
         options = arm.options(self.config.select)
         # Most arms need the scores alone; the others are made again when the training split changes.
         train_files = self.files(of.fold.train) if arm.reads(self.config.select) else []
         self._step(
             f"{self.plan.prefix(of.fold)}selection/{arm.name}",
             lambda out: select.run(
-                at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed, files=train_files
+                at.scores, out[0], arm=arm, config=self.config.select, seed=self.config.seed, files=train_files,
+                ranked=ranked, **last,
             ),
-            inputs={"scores": [at.scores], **({"train": train_files} if train_files else {})},
-            parameters={"arm": arm.name, **options, "seed": self.config.seed},
+            inputs={
+                "scores": [at.scores], **({"train": train_files} if train_files else {}),
+                **({"ranked": [ranked]} if ranked else {}),
+            },
+            parameters={"arm": arm.name, **options, "seed": self.config.seed, **last},
             outputs=[at.selection(arm.name)],
         )  # fmt: skip
         return of
@@ -256,16 +272,51 @@ class Job:
         )
         return of
 
+    def _boost(self, of: ArmOf) -> None:
+        """Step: JUDGMENTS + SCORES -> ranker of a dynamic arm, and the scores its last choice went by."""
+        name, at = f"{self.plan.prefix(of.fold)}model/{of.arm.name}", self.at(of.fold)
+        train_files = self.files(of.fold.train)
+        vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
+        self._step(
+            name,
+            lambda out: dynamic.run(
+                train_files, at.scores, out[0], out[1], arm=of.arm, select=self.config.select,
+                config=self.config.ranker, seed=self.config.seed, vali=vali, cutoff=self.cutoff,
+                bins=self._bins(of.fold), threads=self.threads, trees_done=self._trees(name, of),
+            ),
+            inputs={"train": train_files, "scores": [at.scores], "vali": vali},
+            parameters={
+                "ranker": self.config.ranker.model_dump(), "seed": self.config.seed, "arm": of.arm.name,
+                **of.arm.options(self.config.select), **({"cutoff": self.cutoff} if vali else {}),
+            },
+            outputs=[at.model(of.arm.name), at.ranked(of.arm.name)],
+            worth=self.plan.arm_rows(of) * self.config.ranker.trees,
+        )  # fmt: skip
+
+    def _has_bins(self, fold: Fold) -> bool:
+        """Tell whether trainings on a fold's rows share its bins: other devices bin in their own way."""
+        return self.config.ranker.device == "cpu" and are_worth_it(self.files(fold.train))
+
+    def _bins(self, fold: Fold) -> Path | None:
+        """Return the binned training split of a fold, where it has one."""
+        if not self._has_bins(fold):
+            return None
+        return self.bins.of(self.files(fold.train), self.at(fold).bins, config=self.config.ranker)
+
     def train(self, of: ArmOf) -> ArmOf:
-        """Step: prepared set -> retrained ranker."""
+        """Step: prepared set -> retrained ranker. That of a dynamic arm was trained as it was selected."""
+        if of.arm.every is not None:
+            return of
         name = f"{self.plan.prefix(of.fold)}model/{of.arm.name}"
         files = self.prepared_files(of)
         vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
+        shares = self._keeps_everything(of) and self._has_bins(of.fold)
 
         def work(out: list[Path]) -> Facts:
             facts = train.run(
                 files, out[0], vali=vali, config=self.config.ranker, seed=self.config.seed, cutoff=self.cutoff,
-                arm=of.arm.name, threads=self.threads, trees_done=self._trees(name, of),
+                arm=of.arm.name, bins=self._bins(of.fold) if shares else None, threads=self.threads,
+                trees_done=self._trees(name, of),
             )  # fmt: skip
             least = 2 * self.config.ranker.min_rows_per_leaf
             notice = (
@@ -279,7 +330,7 @@ class Job:
             inputs={"rows": files, "vali": vali},
             parameters={
                 "ranker": self.config.ranker.model_dump(), "seed": self.config.seed,
-                **({"cutoff": self.cutoff} if vali else {}),
+                **({"cutoff": self.cutoff} if vali else {}), **({"bins": "of all rows"} if shares else {}),
             },
             outputs=[self.at(of.fold).model(of.arm.name)],
             worth=self.plan.arm_rows(of) * self.config.ranker.trees,

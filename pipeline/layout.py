@@ -38,6 +38,15 @@ class FoldLayout:
         """SELECTION of an arm."""
         return self.root / "selection" / f"{arm}.parquet"
 
+    def ranked(self, arm: str) -> Path:
+        """SCORES that the last choice of a dynamic arm went by: its ranker's own, so far."""
+        return self.root / "scores" / f"{arm}.parquet"
+
+    @property
+    def bins(self) -> Path:
+        """Binned features of the training split: no result, made again when they are gone."""
+        return self.root / "bins"
+
     def prepared(self, arm: str) -> Path:
         """The prepared set of an arm: a directory of Parquet parts."""
         return self.root / "prepared" / arm

@@ -49,7 +49,7 @@ class Manifest:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fingerprints = store.Fingerprints()
+        self.fingerprints = store.Fingerprints()
         self._lock = threading.Lock()
         self._versions = versions()
         self._steps: dict[str, dict[str, Any]] = self._read()
@@ -140,7 +140,7 @@ class Manifest:
 
     def _hashes(self, paths: Path | Sequence[Path]) -> dict[str, str] | None:
         """Return ``{name: SHA-256}``, names relative to the run where they are inside it."""
-        found = self._fingerprints.of(paths)
+        found = self.fingerprints.of(paths)
         return None if found is None else {self._name(Path(name)): sha for name, sha in found.items()}
 
     def _name(self, path: Path) -> str:

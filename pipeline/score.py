@@ -69,12 +69,15 @@ def fit(
     config: RankerConfig,
     negatives: float = 1.0,
     seed: int,
+    bins: Path | None = None,
     threads: int,
     trees_done: ranker.TreesDone | None = None,
 ) -> dict[str, Any]:
     """Train the initial ranker that will score fold ``leave_out`` and write it to ``model``.
 
-    ``rows`` is a scratch file. Returns the training's facts.
+    ``rows`` is a scratch file. ``bins`` are the binned features of ``files``: their boundaries come from all
+    queries, those that the ranker will score included, whose labels they do not know. Returns the training's
+    facts.
     """
     keys = parts.read_keys(files)
     chosen = training_rows(keys, folds=folds, leave_out=leave_out, seed=seed, negatives=negatives)
@@ -84,7 +87,7 @@ def fit(
     try:
         parts.write_table(rows, chosen, tables.row_ids())
         fitted = ranker.fit(
-            files, model, config=settings, seed=seed, threads=threads, rows=rows, what=what,
+            files, model, config=settings, seed=seed, threads=threads, rows=rows, bins=bins, what=what,
             trees_done=trees_done,
         )  # fmt: skip
     finally:

@@ -76,7 +76,8 @@ def scores(*, qid: pa.DataType) -> pa.Schema:
 def selection(*, qid: pa.DataType) -> pa.Schema:
     """SELECTION: ``neg_rank`` is 1 for the query's hardest negative, null for positives.
 
-    ``weight`` is the training weight of a kept row and 0 for a row not kept; ``reason`` says why.
+    ``weight`` is the training weight of a kept row and 0 for a row not kept; ``reason`` says why. ``score`` is
+    what the choice went by: the initial ranker's, or for a dynamic arm's last choice its own ranker's so far.
     """
     return pa.schema(
         [

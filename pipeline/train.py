@@ -17,6 +17,7 @@ def run(
     seed: int,
     cutoff: int,
     arm: str,
+    bins: Path | None = None,
     threads: int,
     trees_done: ranker.TreesDone | None = None,
 ) -> dict[str, Any]:
@@ -30,12 +31,13 @@ def run(
         seed: LightGBM's seed.
         cutoff: Rank at which the validation NDCG is cut.
         arm: The arm's name, for messages.
+        bins: Binned features of ``files``, to save binning them.
         threads: Threads to train with; the model does not depend on it.
         trees_done: Told the number of trees so far.
     """
     fitted = ranker.fit(
-        files, model, config=config, seed=seed, threads=threads, vali=vali, cutoff=cutoff, what=f"arm {arm!r}",
-        trees_done=trees_done,
+        files, model, config=config, seed=seed, threads=threads, bins=bins, vali=vali, cutoff=cutoff,
+        what=f"arm {arm!r}", trees_done=trees_done,
     )  # fmt: skip
     return {
         "rows": fitted.rows,

@@ -37,6 +37,11 @@ def share(of):
         ("all-neardup", Arm("all", guards=(("neardup", None),))),
         ("distance-weighted-20-neardup", Arm("distance-weighted", share(0.2), (("neardup", None),))),
         ("top-0.00001", Arm("top", share(1e-7))),
+        ("top-20-dynamic5", Arm("top", share(0.2), every=5)),
+        (
+            "mixed-n9-guard75-skip5-dynamic10",
+            Arm("mixed", Budget("n", 9), (("guard", 0.75), ("skip", 0.05)), 10),
+        ),
     ],
 )
 def test_names_round_trip(name, arm):
@@ -64,6 +69,7 @@ def test_every_fraction_has_a_name_of_its_own(strategy):
         ("top-n019.0", "top-n19"),
         ("top-p3.50", "top-p3.5"),
         ("top-20-guardmax", "top-20-guard100"),
+        ("top-dynamic005", "top-100-dynamic5"),
         ("top-20-skip5-neardup-guard75", "top-20-guard75-neardup-skip5"),
     ],
 )
@@ -86,6 +92,12 @@ def test_other_spellings_have_one_name(written, name):
         ("top-0.0", "above 0 and at most 100"),
         ("top-100.1", "above 0 and at most 100"),
         ("mixed-20-guard101", "at most 100"),
+        ("top-20-dynamic", "then -dynamicTREES or not, like mixed-20-guard75"),
+        ("top-20-dynamic5-guard75", "like mixed-20-guard75"),
+        ("top-20-dynamic2.5", "like mixed-20-guard75"),
+        ("top-20-dynamic0", "-dynamic takes a number of trees from 1 to 100,000"),
+        ("top-20-dynamic100001", "-dynamic takes a number of trees from 1 to 100,000"),
+        ("all-guard75-dynamic5", "'all' keeps the same rows every time; leave -dynamic5 out"),
         ("mixed-20-skip101", "percentage of -skip must be at most 100"),
         ("mixed-20-guard", "like mixed-20-guard75"),
         ("mixed-20-skip", "like mixed-20-guard75"),
@@ -116,6 +128,7 @@ def test_control_is_random_with_the_same_budget():
     assert parse("random-20").control is parse("random-n19").control is None
     assert parse("top-n19-skip5").control == "random-n19"
     assert parse("top-p3").control == "random-p3"
+    assert parse("top-20-dynamic5").control == parse("random-20-dynamic5").control == "random-20"
     assert parse("all").control is parse("all-guard75").control is None
 
 
@@ -144,6 +157,9 @@ def test_panel_of_the_settings():
     """The baseline, then by fraction the control and the others."""
     assert names(fractions=(0.05, 0.1), strategies=("top", "mixed-guard75")) == [
         "all", "random-5", "top-5", "mixed-5-guard75", "random-10", "top-10", "mixed-10-guard75",
+    ]  # fmt: skip
+    assert names(fractions=(0.05,), strategies=("mixed-guard75-dynamic10",)) == [
+        "all", "random-5", "mixed-5-guard75-dynamic10",
     ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from pipeline.config import SelectConfig
@@ -15,14 +15,16 @@ from pipeline.negatives.strategies import STRATEGIES
 
 BASELINE: Final = "all"
 CONTROL: Final = "random"
+MOST_TREES: Final = 100_000
 T = TypeVar("T")
 _GUARD: Final = re.compile(rf"-({'|'.join(GUARDS)})(\d+(?:\.\d+)?|max)?")
 _SPECIFICATION: Final = re.compile(
     rf"(?P<strategy>[a-z]+(?:-[a-z]+)*?)(?:-(?P<budget>[np]?\d+(?:\.\d+)?))?(?P<guards>(?:{_GUARD.pattern})*)"
+    r"(?:-dynamic(?P<every>\d+))?"
 )
 _SHAPE: Final = (
     "write STRATEGY-PERCENT, STRATEGY-nCOUNT or STRATEGY-pPER_POSITIVE, then any of -guardPERCENTILE, -neardup"
-    " and -skipPERCENT, like mixed-20-guard75"
+    " and -skipPERCENT, then -dynamicTREES or not, like mixed-20-guard75"
 )
 
 
@@ -34,11 +36,13 @@ class Arm:
         strategy: A key of :data:`~pipeline.negatives.strategies.STRATEGIES`.
         budget: How many of each query's negatives to keep; everything for `all`.
         guards: Keys of :data:`~pipeline.negatives.guards.GUARDS`, in its order, each with its share or None.
+        every: Choose anew every so many trees (see :mod:`pipeline.negatives.dynamic`); None: choose once.
     """
 
     strategy: str
     budget: Budget = EVERYTHING
     guards: tuple[tuple[str, float | None], ...] = ()
+    every: int | None = None
 
     @property
     def name(self) -> str:
@@ -48,7 +52,8 @@ class Arm:
 
     @property
     def _suffix(self) -> str:
-        return "".join(f"-{guard}{'' if of is None else percent(of)}" for guard, of in self.guards)
+        guards = "".join(f"-{guard}{'' if of is None else percent(of)}" for guard, of in self.guards)
+        return guards if self.every is None else f"{guards}-dynamic{self.every}"
 
     @property
     def control(self) -> str | None:
@@ -103,7 +108,19 @@ def parse(name: str) -> Arm:
         raise ConfigError(
             f"arm {name!r}: {BASELINE!r} keeps every negative; did you mean {CONTROL}-{match['budget']}?"
         )
-    return Arm(strategy, budget, _guards(match["guards"], where=f"arm {name!r}"))
+    every = None if match["every"] is None else _every(match["every"], strategy, where=f"arm {name!r}")
+    return Arm(strategy, budget, _guards(match["guards"], where=f"arm {name!r}"), every)
+
+
+def _every(written: str, strategy: str, *, where: str) -> int:
+    """Read the number of trees in ``-dynamic10``."""
+    if strategy == BASELINE:
+        raise ConfigError(
+            f"{where}: {BASELINE!r} keeps the same rows every time; leave -dynamic{written} out"
+        )
+    if not 1 <= int(written) <= MOST_TREES:
+        raise ConfigError(f"{where}: -dynamic takes a number of trees from 1 to {MOST_TREES:,}")
+    return int(written)
 
 
 def _guards(suffix: str, *, where: str) -> tuple[tuple[str, float | None], ...]:
@@ -143,7 +160,7 @@ def panel(config: SelectConfig, names: Iterable[str] = ()) -> list[Arm]:
         budgets = {Budget("", fraction) for fraction in config.fractions}
         budgets |= {Budget.parse(count, where="select.counts") for count in config.counts}
         arms = [
-            kind if kind.strategy == BASELINE else Arm(kind.strategy, budget, kind.guards)
+            kind if kind.strategy == BASELINE else replace(kind, budget=budget)
             for budget in sorted(budgets)
             for kind in kinds
         ]

@@ -79,7 +79,7 @@ class Selector:
         rows = self._with_needs(context.plan(scores, self._layout), [aside.need for aside in asides])
         why = pl.coalesce(pl.lit(None, pl.String), *(pl.when(a.where).then(pl.lit(a.reason)) for a in asides))
         aside = rows.with_columns(aside=why).select("place", "aside").sort("place").select("aside")
-        self._rows = scores.with_columns(aside.collect())
+        self._rows = scores.with_columns(aside.collect(engine=context.ENGINE))
 
     def selection(self, score: npt.NDArray[np.float64] | None = None, *, round: int = 0) -> pl.DataFrame:
         """Return SELECTION.
@@ -90,7 +90,7 @@ class Selector:
         """
         names = ["row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason"]
         more = ["place", "negative", "pos_count"]
-        rows = self._chosen(score, round).select(*names, *more).collect()
+        rows = self._chosen(score, round).select(*names, *more).collect(engine=context.ENGINE)
         return self._within_limit(rows).sort("place").select(names)
 
     def choose(
@@ -99,7 +99,9 @@ class Selector:
         """Return the places in SCORES of the rows that :meth:`selection` keeps, rising, and their weights."""
         names = ["place", "kept", "weight"]
         more = ["row_id", "qid", "negative", "pos_count", "reason"] if self._long else []
-        rows = self._within_limit(self._chosen(score, round).select(*names, *more).collect())
+        rows = self._within_limit(
+            self._chosen(score, round).select(*names, *more).collect(engine=context.ENGINE)
+        )
         weight = np.empty(rows.height, dtype=np.float32)
         kept = np.zeros(rows.height, dtype=bool)
         weight[rows["place"].to_numpy()] = rows["weight"].to_numpy()
@@ -127,7 +129,7 @@ class Selector:
         """Add the columns that guards or a strategy ask for."""
         for need in needs:
             if need is not None and self._training is not None:
-                rows = need.add(rows.collect(), self._training).lazy()
+                rows = need.add(rows.collect(engine=context.ENGINE), self._training).lazy()
         return rows
 
     def _within_limit(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -203,7 +205,15 @@ def too_long(keys: pl.DataFrame, where: Path) -> list[str]:
 
 
 def run(
-    scores: Path, out: Path, *, arm: Arm, config: SelectConfig, seed: int, files: Sequence[Path] = ()
+    scores: Path,
+    out: Path,
+    *,
+    arm: Arm,
+    config: SelectConfig,
+    seed: int,
+    files: Sequence[Path] = (),
+    ranked: Path | None = None,
+    round: int = 0,
 ) -> dict[str, Any]:
     """Read SCORES, write SELECTION of ``arm``; returns how many rows it keeps and what it falls short of.
 
@@ -214,9 +224,19 @@ def run(
         config: Parameters of the strategies.
         seed: Seed of the draws.
         files: Parts of the training split, for the arms that read document ids or features.
+        ranked: SCORES of the same rows to choose by, where only the guards go by ``scores``.
+        round: Number of the choice, for an arm that makes several.
     """
     training = Training.of_files(files) if files else None
-    rows = select(pl.read_parquet(scores), arm, config=config, seed=seed, training=training)
+    table = pl.read_parquet(scores)
+    score = None
+    if ranked is not None:
+        found = table.select("row_id").join(
+            pl.read_parquet(ranked), on="row_id", how="left", maintain_order="left"
+        )
+        score = found["score"].to_numpy()
+    selector = Selector(table, arm, config=config, seed=seed, training=training)
+    rows = selector.selection(score, round=round)
     qid = parts.schema_of([scores]).field("qid").type
     parts.write_table(out, rows, tables.selection(qid=qid))
     negatives = rows.filter(pl.col("label") == 0)

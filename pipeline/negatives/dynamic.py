@@ -1,0 +1,82 @@
+"""Dynamic selection: the negatives of an arm are chosen anew every so many trees, by the ranker as it grows.
+
+Selective gradient boosting, SelGB: Lucchese, Nardini, Perego, Orlando, Trani, "Selective Gradient Boosting for
+Effective Learning to Rank", SIGIR 2018. What the ranker has learned to rank low makes room for what it now
+ranks high, so that keeping only the hardest does not leave it without easy negatives.
+
+The first choice goes by SCORES, the next ones by the scores of the trees so far. Guards keep to SCORES: a
+ranker scores the rows it trains on too well to tell which of its mistakes are mistakes of the labels. Each
+choice draws afresh what it draws at random. The work is done in :mod:`pipeline.negatives.dynamic_child`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import child, ranker
+from pipeline.config import RankerConfig, SelectConfig
+from pipeline.negatives.arms import Arm
+
+
+def run(
+    files: Sequence[Path],
+    scores: Path,
+    model: Path,
+    ranked: Path,
+    *,
+    arm: Arm,
+    select: SelectConfig,
+    config: RankerConfig,
+    seed: int,
+    vali: Sequence[Path],
+    cutoff: int,
+    bins: Path | None,
+    threads: int,
+    trees_done: child.TreesDone | None = None,
+) -> dict[str, Any]:
+    """Train the ranker of a dynamic arm and write the model, and the scores its last choice went by.
+
+    Args:
+        files: Parts of the training split.
+        scores: SCORES of its rows.
+        model: The model file to write.
+        ranked: SCORES to write: by the trees before the last choice, ``fold`` -1.
+        arm: The arm.
+        select: Parameters of the strategies.
+        config: The ranker's settings.
+        seed: LightGBM's seed, and that of the draws.
+        vali: Parts of the validation split, for early stopping where the settings ask for it.
+        cutoff: Rank at which the validation NDCG is cut.
+        bins: Binned features of ``files``; None: they are binned for this training.
+        threads: Threads to train with; neither file depends on it.
+        trees_done: Told the number of trees so far.
+
+    Returns:
+        The training's facts: those of :func:`pipeline.train.run`, and ``rounds``, how often it chose.
+
+    Raises:
+        TrainingError: LightGBM refused the data, failed or crashed.
+        StorageError: A file cannot be read or written.
+    """
+    job = {
+        "do": "boost",
+        "files": [str(file) for file in files],
+        "scores": str(scores),
+        "bins": None if bins is None else str(bins),
+        "vali": [str(file) for file in vali] if config.early_stopping else [],
+        "model": str(model),
+        "ranked": str(ranked),
+        "arm": arm.name,
+        "select": select.model_dump(mode="json"),
+        "parameters": {**ranker.parameters(config, seed=seed), "metric": "none"},
+        "seed": seed,
+        "trees": config.trees,
+        "early_stopping": config.early_stopping,
+        "cutoff": cutoff,
+    }
+    done = child.run(
+        "pipeline.negatives.dynamic_child", job, threads=threads, what=f"training arm {arm.name!r}",
+        trees_done=trees_done,
+    )  # fmt: skip
+    return {**{key: done[key] for key in ("rows", "trees", "rounds", "peak_memory_mb")},
+            "train_seconds": done["seconds"]}  # fmt: skip

@@ -1,0 +1,175 @@
+"""The child process of :mod:`pipeline.negatives.dynamic`: boosting in rounds, each on a choice of its own.
+
+A round is a LightGBM booster of its own that starts from the scores of the trees before it; the rounds' trees
+are put together in the end. The alternative, one booster whose training set is exchanged, gives the same trees
+and scores the new training set with every tree so far, each time. The whole split stays with the booster as a
+validation set, which keeps its scores current.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from pipeline import binned, child, parts, ranker_child, store, tables
+from pipeline.config import SelectConfig
+from pipeline.errors import TableError
+from pipeline.ndcg import ndcg
+from pipeline.negatives import arms
+from pipeline.negatives.select import Selector
+from pipeline.negatives.training import Training
+
+Floats = npt.NDArray[np.float64]
+Job = Mapping[str, Any]
+
+
+def boost(job: Job) -> dict[str, Any]:
+    """Train the ranker of a dynamic arm."""
+    began, progress = time.perf_counter(), ranker_child.Progress()
+    files = [Path(file) for file in job["files"]]
+    rows = with_scores(parts.read_keys(files), pl.read_parquet(job["scores"]), where=job["scores"])
+    full = _bins(job, files)
+    choices = _Choices(job, rows, files)
+    watch = _Watch(job, full)
+    last: Any = None
+    score: Floats | None = None
+    chosen_by: Floats | None = None
+    trees, number = 0, 0
+    while trees < job["trees"] and not watch.is_over:
+        number = trees // choices.every
+        train = choices.take(full, score, number)
+        chosen_by = score
+        end = min(trees + choices.every, job["trees"])
+        booster = _booster(job, train, full, score, follow=end < job["trees"])
+        watch.join(booster)
+        while trees < end and not watch.is_over:
+            booster.update()
+            trees += 1
+            progress(trees)
+            watch.look(booster, trees)
+        if end < job["trees"]:
+            score = scores_of(booster, full)
+        if last is not None:
+            put_before(booster, last)
+        last = booster
+    _write_ranked(Path(job["ranked"]), rows, chosen_by, files)
+    answer = ranker_child.finish(job, last, trees=watch.best or trees, rows=choices.rows, began=began)
+    return {**answer, "rounds": number + 1}
+
+
+def with_scores(keys: pl.DataFrame, scores: pl.DataFrame, *, where: str) -> pl.DataFrame:
+    """Return the rows of the training split, in their order, as SCORES.
+
+    Raises:
+        TableError: A row has no score.
+    """
+    rows = keys.join(scores.select("row_id", "score", "fold"), on="row_id", how="left", maintain_order="left")
+    if without := rows["score"].null_count():
+        raise TableError(f"{where}: {without:,} rows of the training split have no score; score again")
+    return rows
+
+
+def _bins(job: Job, files: Sequence[Path]) -> Any:
+    if job["bins"] is None:
+        return binned.build(files, parameters=job["parameters"])
+    return binned.load(Path(job["bins"]), job["parameters"])
+
+
+class _Choices:
+    """The rows to train on, round by round."""
+
+    def __init__(self, job: Job, rows: pl.DataFrame, files: Sequence[Path]) -> None:
+        arm, config = arms.parse(job["arm"]), SelectConfig.model_validate(job["select"])
+        training = Training.of_files(files) if arm.reads(config) else None
+        self._selector = Selector(rows, arm, config=config, seed=job["seed"], training=training)
+        self._qid = rows["qid"]
+        self.every: int = arm.every or job["trees"]
+        self.rows = 0
+
+    def take(self, full: Any, score: Floats | None, number: int) -> Any:
+        """Return round ``number``'s rows, chosen by ``score`` and boosted from it."""
+        places, weight = self._selector.choose(score, round=number)
+        self.rows = len(places)
+        queries = ranker_child.query_sizes(self._qid.gather(places))
+        start = None if score is None else score[places]
+        return binned.take(full, places, queries, weight=weight, start=start)
+
+
+def _booster(job: Job, train: Any, full: Any, score: Floats | None, *, follow: bool) -> Any:
+    """Return a booster on ``train``; one that is followed keeps the scores of ``full``, from ``score`` on."""
+    import lightgbm
+
+    booster = lightgbm.Booster(dict(job["parameters"]), train)
+    if follow:
+        if score is not None:
+            full.set_init_score(score)
+        booster.add_valid(full, "full")
+    return booster
+
+
+def scores_of(booster: Any, data: Any) -> Floats:
+    """Return the scores that ``booster`` keeps of a validation set it has."""
+    found: list[Floats] = []
+
+    def take(scores: Floats, _: Any) -> list[Any]:
+        found.append(scores.copy())
+        return []
+
+    booster.eval(data, "scores", take)
+    return found[0]
+
+
+def put_before(booster: Any, earlier: Any) -> None:
+    """Put copies of the trees of ``earlier`` before those of ``booster``."""
+    from lightgbm.basic import _LIB, _safe_call  # type: ignore[attr-defined]
+
+    _safe_call(_LIB.LGBM_BoosterMerge(booster._handle, earlier._handle))
+
+
+class _Watch:
+    """Early stopping on the validation lists; does nothing without any."""
+
+    def __init__(self, job: Job, full: Any) -> None:
+        self._patience, self._cutoff = job["early_stopping"], job["cutoff"]
+        self._data: Any = None
+        self._score: Floats | None = None
+        self._highest = -np.inf
+        self.best, self.is_over = 0, False
+        if job["vali"]:
+            frame, _ = ranker_child.load(job["vali"], None)
+            self._data = ranker_child.dataset(frame, job["parameters"], full).construct()
+            self._label = frame["label"].to_numpy()
+            self._offsets = np.append(0, np.cumsum(ranker_child.query_sizes(frame["qid"]), dtype=np.int64))
+
+    def join(self, booster: Any) -> None:
+        """Follow the next booster."""
+        if self._data is not None:
+            if self._score is not None:
+                self._data.set_init_score(self._score)
+            booster.add_valid(self._data, "vali")
+
+    def look(self, booster: Any, trees: int) -> None:
+        """Look at the validation NDCG of so many trees."""
+        if self._data is None:
+            return
+        self._score = scores_of(booster, self._data)
+        found = ndcg(self._label, self._score, self._offsets, cutoffs=[self._cutoff])
+        mean = float(np.nanmean(found)) if not np.isnan(found).all() else 0.0
+        if mean > self._highest:
+            self._highest, self.best = mean, trees
+        self.is_over = trees - self.best >= self._patience
+
+
+def _write_ranked(out: Path, rows: pl.DataFrame, score: Floats | None, files: Sequence[Path]) -> None:
+    """Write what the last choice went by: SCORES of the model so far, or those of the start."""
+    ranked = rows if score is None else rows.with_columns(score=score, fold=pl.lit(-1, pl.Int16))
+    with store.storage_errors(out):
+        parts.write_table(out, ranked, tables.scores(qid=parts.schema_of(files).field("qid").type))
+
+
+if __name__ == "__main__":
+    child.serve({"boost": boost})
