@@ -6,7 +6,7 @@ Thread counts are not settings: they never change a result, so they belong to th
 import tomllib
 from collections.abc import Iterable
 from itertools import pairwise
-from math import isnan
+from math import ceil, isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -84,8 +84,15 @@ class RankerConfig(_Settings):
     """Histogram bins per feature."""
     early_stopping: Annotated[int, Field(ge=0)] = 0
     """Stop after this many rounds without a better validation NDCG; 0: train all trees."""
+    bag_trees: Share = 0.5
+    """Share of ``trees`` that each ranker of a bagged arm (``-bag4``) trains."""
     device: Device = "cpu"
     """``cpu``, ``gpu`` (OpenCL) or ``cuda`` (a LightGBM built for it)."""
+
+    @property
+    def in_a_bag(self) -> "RankerConfig":
+        """The settings of each ranker of a bagged arm."""
+        return self.model_copy(update={"trees": ceil(self.trees * self.bag_trees)})
 
 
 class ScoreConfig(_Settings):
@@ -95,25 +102,30 @@ class ScoreConfig(_Settings):
     """``out-of-fold``: every training row is scored by a model that never saw its query. ``in-sample``:
     one model scores what it was trained on, as in Lucchese et al. 2017."""
     folds: Annotated[int, Field(ge=2, le=100)] = 4
-    """Number of out-of-fold models."""
-    trees: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Boosting rounds of an initial ranker; unset: as many as ``ranker.trees``."""
-    negatives: Share = 1.0
+    """Number of out-of-fold models of a deal."""
+    deals: Annotated[int, Field(ge=1, le=100)] = 2
+    """How often the queries are dealt into folds; a row's score is the mean over the deals."""
+    trees: Annotated[int, Field(ge=1, le=100_000)] | None = 50
+    """Boosting rounds of an initial ranker, at most ``ranker.trees``; unset: as many as that."""
+    negatives: Share = 0.2
     """Share of each query's negatives, drawn at random, that an initial ranker trains on. It scores them
     all."""
+    negatives_at_least: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """Negatives of each query that an initial ranker trains on even where that is a larger share."""
 
 
 class SelectConfig(_Settings):
     """SCORES -> SELECTION: the panel of arms."""
 
-    fractions: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.4)
+    fractions: tuple[Share, ...] = (0.05, 0.1, 0.2)
     """Shares of each query's negatives to keep."""
     counts: tuple[Count, ...] = ()
     """Other budgets to try beside the shares: ``n19`` keeps 19 negatives of each query, ``p3`` three for
     each of its positives."""
-    strategies: tuple[str, ...] = ("random", "top", "semi-hard", "mixed-guard75")
+    strategies: tuple[str, ...] = ("random", "top", "semi-hard", "mixed-guard75", "mixed-guard75-bag4")
     """Strategies to try at every budget, with their guards; ``-guardQ`` sets aside the negatives that
-    outscore the Q-th percentile of their query's positives. `random` is always there: it is the control."""
+    outscore the Q-th percentile of their query's positives, ``-bagN`` averages the rankers of N training sets
+    drawn anew. `random` is always there: it is the control."""
     skip: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """`semi-hard`: share of the hardest negatives to pass over."""
     hard_share: Annotated[float, Field(ge=0, le=1)] = 0.5

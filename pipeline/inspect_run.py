@@ -127,7 +127,7 @@ def _expected(
 ) -> list[str]:
     """Return the names of the steps of a complete run."""
     in_sample = config.score.scoring == "in-sample"
-    initial = ["in-sample"] if in_sample else [str(number) for number in range(config.score.folds)]
+    initial = ["in-sample"] if in_sample else [str(deal) for deal in range(config.score.deals)]
     names = ["ingest"]
     for prefix in prefixes:
         names += [f"{prefix}initial/{which}" for which in initial] + [f"{prefix}scores"]

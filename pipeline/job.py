@@ -183,8 +183,8 @@ class Job:
         self.__dict__.pop("plan", None)
 
     def fit_initial(self, of: InitialOf) -> InitialOf:
-        """Step: JUDGMENTS -> one initial ranker."""
-        train_files, share = self.files(of.fold.train), self.config.score.negatives
+        """Step: JUDGMENTS -> the initial rankers of a deal."""
+        train_files = self.files(of.fold.train)
         settings = self.config.ranker.model_copy(
             update={"early_stopping": 0, "trees": self.plan.initial_trees}
         )
@@ -197,11 +197,12 @@ class Job:
             )
         notices = select.too_long(keys, where)
         name = f"{self.plan.prefix(of.fold)}initial/{of.number if of.number >= 0 else 'in-sample'}"
+        share = self.config.score.model_dump(include={"negatives", "negatives_at_least"})
 
         def work(out: list[Path]) -> Facts:
             facts = score.fit(
-                train_files, out[0], out[0].with_name(out[0].name + "-rows"), folds=folds, leave_out=of.number,
-                config=settings, negatives=share, seed=self.config.seed, bins=self._bins(of.fold),
+                train_files, out, deal=of.number, config=settings, negatives=share["negatives"],
+                at_least=share["negatives_at_least"], seed=self.config.seed, bins=self._bins(of.fold),
                 threads=self.threads, trees_done=self._trees(name, of),
             )  # fmt: skip
             return {**facts, "notices": notices}
@@ -210,24 +211,32 @@ class Job:
             name, work,
             inputs={"train": train_files},
             parameters={
-                "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "leave_out": of.number,
-                **({"negatives": share} if share < 1 else {}),
-                **({"bins": "of all rows"} if self._has_bins(of.fold) else {}),
+                "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "deal": of.number,
+                **share, **({"bins": "of all rows"} if self._has_bins(of.fold) else {}),
             },
-            outputs=[self.at(of.fold).initial_model(of.number)],
+            outputs=self._initial_models(of),
             worth=self.plan.initial_rows(of) * self.plan.initial_trees,
         )  # fmt: skip
         return of
 
+    def _initial_models(self, of: InitialOf) -> list[Path]:
+        """Return the models of a deal."""
+        folds, at = self.config.score.folds, self.at(of.fold)
+        numbers = [of.number] if of.number < 0 else range(of.number * folds, (of.number + 1) * folds)
+        return [at.initial_model(number) for number in numbers]
+
     def score(self, fold: Fold) -> Fold:
         """Step: initial rankers -> SCORES."""
-        models = [self.at(fold).initial_model(of.number) for of in self.plan.initial() if of.fold == fold]
+        deals = [of for of in self.plan.initial() if of.fold == fold]
+        models = [model for of in deals for model in self._initial_models(of)]
         train_files = self.files(fold.train)
         self._step(
             f"{self.plan.prefix(fold)}scores",
-            lambda out: score.run(train_files, models, out[0], seed=self.config.seed, threads=self.threads),
+            lambda out: score.run(
+                train_files, models, out[0], deals=len(deals), seed=self.config.seed, threads=self.threads
+            ),
             inputs={"train": train_files, "models": models},
-            parameters={"seed": self.config.seed},
+            parameters={"seed": self.config.seed, "deals": len(deals)},
             outputs=[self.at(fold).scores],
         )
         return fold
@@ -265,9 +274,9 @@ class Job:
         at, train_files = self.at(of.fold), self.files(of.fold.train)
         self._step(
             f"{self.plan.prefix(of.fold)}prepared/{of.arm.name}",
-            lambda out: prepare.run(train_files, at.selection(of.arm.name), out[0]),
+            lambda out: prepare.run(train_files, at.selection(of.arm.name), out[0], bags=of.arm.bags),
             inputs={"train": train_files, "selection": [at.selection(of.arm.name)]},
-            parameters={},
+            parameters={"bags": of.arm.bags} if of.arm.bags > 1 else {},
             outputs=[at.prepared(of.arm.name)],
         )
         return of
@@ -315,7 +324,7 @@ class Job:
         def work(out: list[Path]) -> Facts:
             facts = train.run(
                 files, out[0], vali=vali, config=self.config.ranker, seed=self.config.seed, cutoff=self.cutoff,
-                arm=of.arm.name, bins=self._bins(of.fold) if shares else None, threads=self.threads,
+                arm=of.arm.name, bags=of.arm.bags, bins=self._bins(of.fold) if shares else None, threads=self.threads,
                 trees_done=self._trees(name, of),
             )  # fmt: skip
             least = 2 * self.config.ranker.min_rows_per_leaf
@@ -330,10 +339,11 @@ class Job:
             inputs={"rows": files, "vali": vali},
             parameters={
                 "ranker": self.config.ranker.model_dump(), "seed": self.config.seed,
+                **({"bags": of.arm.bags} if of.arm.bags > 1 else {}),
                 **({"cutoff": self.cutoff} if vali else {}), **({"bins": "of all rows"} if shares else {}),
             },
             outputs=[self.at(of.fold).model(of.arm.name)],
-            worth=self.plan.arm_rows(of) * self.config.ranker.trees,
+            worth=self.plan.arm_rows(of) * self.plan.arm_trees(of),
         )  # fmt: skip
         return of
 
@@ -422,7 +432,7 @@ class Job:
 
     def _keeps_everything(self, of: ArmOf) -> bool:
         facts = self._facts(of.fold, f"selection/{of.arm.name}")
-        return bool(facts["rows"] == facts["of_rows"] and not facts["weighted"])
+        return bool(of.arm.bags == 1 and facts["rows"] == facts["of_rows"] and not facts["weighted"])
 
     def arm_facts(self, arm: Arm) -> dict[str, Any]:
         """Return an arm's row for the comparison: rows and seconds summed over the folds."""

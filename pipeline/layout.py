@@ -31,7 +31,7 @@ class FoldLayout:
         return self.root / "metrics.parquet"
 
     def initial_model(self, number: int) -> Path:
-        """The initial ranker that scores fold ``number`` of the training queries; -1: in-sample."""
+        """An initial ranker: those of the first deal come first, by the fold they score; -1: in-sample."""
         return self.root / "models" / ("initial.txt" if number < 0 else f"initial-{number}.txt")
 
     def selection(self, arm: str) -> Path:

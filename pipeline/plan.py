@@ -42,7 +42,7 @@ class ArmOf:
 
 @dataclass(frozen=True)
 class InitialOf:
-    """One initial ranker of one fold: the one that scores query group ``number``; -1: all, in-sample."""
+    """The initial rankers of one fold: those of deal ``number``; -1: the one that scores all, in-sample."""
 
     fold: Fold
     number: int
@@ -71,9 +71,9 @@ class Plan:
         return fold_prefix(fold.number, of=len(self.folds))
 
     def initial(self) -> list[InitialOf]:
-        """Return every initial ranker of every fold."""
+        """Return the initial rankers of every fold, deal by deal."""
         in_sample = self._config.score.scoring == "in-sample"
-        numbers = [IN_SAMPLE] if in_sample else list(range(self._config.score.folds))
+        numbers = [IN_SAMPLE] if in_sample else list(range(self._config.score.deals))
         return [InitialOf(fold, number) for fold in self.folds for number in numbers]
 
     def every_arm(self) -> list[ArmOf]:
@@ -83,18 +83,26 @@ class Plan:
     def work(self) -> float:
         """Return the expected work of all trainings, in row-trees."""
         rankers = self.initial_trees * sum(self.initial_rows(of) for of in self.initial())
-        return rankers + self._config.ranker.trees * sum(self.arm_rows(of) for of in self.every_arm())
+        return rankers + sum(self.arm_trees(of) * self.arm_rows(of) for of in self.every_arm())
+
+    def arm_trees(self, of: ArmOf) -> int:
+        """Return the boosting rounds of an arm, over all its rankers."""
+        ranker = self._config.ranker
+        return of.arm.bags * ranker.in_a_bag.trees if of.arm.bags > 1 else ranker.trees
 
     @property
     def initial_trees(self) -> int:
         """Boosting rounds of an initial ranker."""
-        return self._config.score.trees or self._config.ranker.trees
+        return min(self._config.score.trees or self._config.ranker.trees, self._config.ranker.trees)
 
     def initial_rows(self, of: InitialOf) -> float:
-        """Return about how many rows an initial ranker trains on."""
-        negatives = sum(int(self._splits[name]["negatives"]) for name in of.fold.train)
-        rows = self._rows(of.fold) - negatives * (1 - self._config.score.negatives)
-        return rows * (1 - 1 / self._config.score.folds if of.number >= 0 else 1)
+        """Return about how many rows the initial rankers of a deal train on, in all."""
+        splits = [self._splits[name] for name in of.fold.train]
+        negatives, queries = (sum(int(s[key]) for s in splits) for key in ("negatives", "queries"))
+        least = self._config.score.negatives_at_least * queries
+        seen = min(negatives, max(negatives * self._config.score.negatives, least))
+        rows = self._rows(of.fold) - negatives + seen
+        return rows * (self._config.score.folds - 1 if of.number >= 0 else 1)
 
     def _rows(self, fold: Fold) -> int:
         return sum(int(self._splits[name]["rows"]) for name in fold.train)

@@ -24,7 +24,17 @@ if TYPE_CHECKING:  # the child does without the settings' models, which take a w
 MAX_QUERY_ROWS: Final = 10_000
 """LightGBM refuses a query with more rows."""
 
-__all__ = ["MAX_QUERY_ROWS", "Fit", "TreesDone", "fit", "parameters", "predict", "require_device"]
+__all__ = [
+    "MAX_QUERY_ROWS",
+    "Fit",
+    "Training",
+    "TreesDone",
+    "fit",
+    "fit_all",
+    "parameters",
+    "predict",
+    "require_device",
+]
 
 CHILD: Final = "pipeline.ranker_child"
 
@@ -37,6 +47,22 @@ class Fit:
     rows: int
     seconds: float
     peak_memory_mb: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of the rankers that a child trains.
+
+    Attributes:
+        files: Parquet parts with ``qid``, ``label``, features and, where there is one, ``weight``; each
+            query's rows are contiguous.
+        model: The model file to write.
+        rows: Parquet file with a ``row_id`` column: train on these rows only.
+    """
+
+    files: Sequence[Path]
+    model: Path
+    rows: Path | None = None
 
 
 def parameters(config: "RankerConfig", *, seed: int) -> dict[str, Any]:
@@ -96,13 +122,60 @@ def fit(
         TrainingError: LightGBM refused the data, failed or crashed.
         StorageError: The model cannot be written.
     """
+    return fit_all(
+        [Training(files, model, rows)], config=config, seed=seed, threads=threads, bins=bins, vali=vali,
+        cutoff=cutoff, what=what, trees_done=trees_done,
+    )  # fmt: skip
+
+
+def fit_all(
+    trainings: Sequence[Training],
+    *,
+    config: "RankerConfig",
+    seed: int,
+    threads: int,
+    together: Path | None = None,
+    bins: Path | None = None,
+    vali: Sequence[Path] = (),
+    cutoff: int = 10,
+    what: str = "the rankers",
+    trees_done: TreesDone | None = None,
+) -> Fit:
+    """Train several rankers one after the other, in one child process.
+
+    Args:
+        trainings: What to train on and what to write.
+        config: The rankers' settings.
+        seed: LightGBM's seed, the same for all.
+        threads: Threads of the child.
+        together: Write one model with the trees of all here, which scores with the sum of their scores, instead
+            of a model for each (bootstrap aggregating: Breiman, "Bagging Predictors", 1996).
+        bins: Binned features of the files, the same for all trainings.
+        vali: As in :func:`fit`.
+        cutoff: As in :func:`fit`.
+        what: What is trained, for error messages.
+        trees_done: Told the number of trees so far, over all rankers.
+
+    Returns:
+        Trees, rows and seconds summed over the rankers, and the peak memory.
+
+    Raises:
+        TrainingError: LightGBM refused the data, failed or crashed.
+        StorageError: A model cannot be written.
+    """
     job = {
         "do": "train",
-        "files": [str(file) for file in files],
-        "rows": None if rows is None else str(rows),
+        "trainings": [
+            {
+                "files": [str(file) for file in one.files],
+                "rows": None if one.rows is None else str(one.rows),
+                "model": str(one.model),
+            }
+            for one in trainings
+        ],
+        "together": None if together is None else str(together),
         "bins": None if bins is None else str(bins),
         "vali": [str(file) for file in vali] if config.early_stopping else [],
-        "model": str(model),
         "parameters": {**parameters(config, seed=seed), "eval_at": [cutoff]},
         "trees": config.trees,
         "early_stopping": config.early_stopping,
@@ -162,18 +235,20 @@ def require_device(device: "Device") -> None:
 
 
 def predict(
-    models: Sequence[Path], files: Sequence[Path], folds: pl.DataFrame | None = None, *, threads: int
+    models: Sequence[Path], files: Sequence[Path], folds: Sequence[pl.DataFrame] = (), *, threads: int
 ) -> pl.DataFrame:
     """Score every row of Parquet parts, a row group at a time.
 
     Args:
         models: LightGBM model files.
         files: The parts.
-        folds: ``qid, fold``: which of the models scores a query; None: the first scores all.
+        folds: For each deal ``qid, fold``: which of the deal's models, which stand one deal after the other,
+            scores a query. The score is the mean over the deals. None: the first model scores all.
         threads: Threads that predict; the scores do not depend on it.
 
     Returns:
-        ``row_id, qid, label, score, fold`` (float64, int16; fold -1 without ``folds``), in the parts' order.
+        ``row_id, qid, label, score, fold`` (float64, int16; the first deal's fold, -1 without), in the parts'
+        order.
 
     Raises:
         StorageError: A model file or a part is damaged.
@@ -184,26 +259,30 @@ def predict(
     for table in parts.row_groups(files):
         keys = pl.DataFrame(table.select(["row_id", "qid", "label"]))
         features = pl.DataFrame(table.select(features_of(table.schema.names))).to_numpy()
-        if folds is None:
-            keys = keys.with_columns(fold=pl.lit(-1, pl.Int16))
+        fold = pl.Series("fold", np.full(len(keys), -1, dtype=np.int16))
+        if not folds:
+            scores = boosters[0].predict(features, num_threads=threads, raw_score=True)
         else:
-            keys = keys.join(folds, on="qid", how="left", maintain_order="left")
-            _require_model(keys, len(boosters))
-        fold = keys["fold"].to_numpy()
-        scores = np.empty(len(keys))
-        for number, booster in enumerate(boosters):
-            at = np.flatnonzero(fold == number) if folds is not None else np.arange(len(keys))
-            if len(at):
-                scores[at] = booster.predict(features[at], num_threads=threads, raw_score=True)
-        scored.append(keys.with_columns(pl.Series("score", scores)))
+            scores, each = np.zeros(len(keys)), len(boosters) // len(folds)
+            for number, deal in reversed(list(enumerate(folds))):
+                fold = keys.join(deal, on="qid", how="left", maintain_order="left")["fold"]
+                _require_model(keys, fold, each)
+                for place in range(each):
+                    at = np.flatnonzero(fold.to_numpy() == place)
+                    if len(at):
+                        booster = boosters[number * each + place]
+                        scores[at] += booster.predict(features[at], num_threads=threads, raw_score=True)
+            scores /= len(folds)
+        scored.append(keys.with_columns(pl.Series("score", scores), fold))
     return pl.concat(scored)
 
 
-def _require_model(keys: pl.DataFrame, models: int) -> None:
-    without = keys.filter(~pl.col("fold").is_between(0, models - 1).fill_null(False))
-    if without.height:
-        query = without["qid"][0]
-        raise TableError(f"folds: query {query!r} has none of the {models} models; deal all queries again")
+def _require_model(keys: pl.DataFrame, fold: pl.Series, models: int) -> None:
+    without = keys["qid"].filter(~fold.is_between(0, models - 1).fill_null(False))
+    if len(without):
+        raise TableError(
+            f"folds: query {without[0]!r} has none of the {models} models; deal all queries again"
+        )
 
 
 def _open_model(path: Path) -> Any:

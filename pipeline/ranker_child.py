@@ -79,18 +79,24 @@ def dataset(frame: pl.DataFrame, parameters: Mapping[str, Any], reference: Any =
     )  # fmt: skip
 
 
-def train_set(job: Job) -> tuple[Any, int]:
-    """Return the rows to train on, binned, and their number."""
-    if job["bins"] is None:
-        frame, _ = load(job["files"], job["rows"])
-        rows = frame.height
-        train = dataset(frame, job["parameters"])
-        train.construct()
-        return train, rows
-    frame, places = load(job["files"], job["rows"], features=False)
-    full = binned.load(Path(job["bins"]), job["parameters"])
-    at = None if job["rows"] is None else places.to_numpy()
-    return binned.take(full, at, query_sizes(frame["qid"]), weight=_weight(frame)), frame.height
+class Source:
+    """What the rankers of a job train on: binned once where bins were made before, else read for each."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._full = None if job["bins"] is None else binned.load(Path(job["bins"]), job["parameters"])
+
+    def of(self, training: Job) -> tuple[Any, int]:
+        """Return the rows to train on, binned, and their number."""
+        files, rows = training["files"], training["rows"]
+        if self._full is None:
+            frame, _ = load(files, rows)
+            data = dataset(frame, self._job["parameters"])
+            data.construct()
+            return data, frame.height
+        frame, places = load(files, rows, features=False)
+        at = None if rows is None else places.to_numpy()
+        return binned.take(self._full, at, query_sizes(frame["qid"]), weight=_weight(frame)), frame.height
 
 
 class Progress:
@@ -107,32 +113,80 @@ class Progress:
 
 
 def train(job: Job) -> dict[str, Any]:
-    """Train a ranker."""
+    """Train one ranker after the other."""
+    source, progress = Source(job), Progress()
+    fits: list[Fit] = []
+    boosters: list[Any] = []
+    for training in job["trainings"]:
+        began = time.perf_counter()
+        booster, kept, rows = _boost(job, *source.of(training), progress=progress, so_far=_trees(fits))
+        if job["together"]:
+            boosters.append(_only(booster, kept))
+            path = Path(job["together"])
+        else:
+            path = Path(training["model"])
+            write(path, booster.model_to_string(num_iteration=kept))
+        fits.append(_fit(kept, rows, began))
+    if boosters:
+        for earlier in reversed(boosters[:-1]):
+            put_before(boosters[-1], earlier)
+        write(path, boosters[-1].model_to_string())
+    rows, seconds = sum(fit.rows for fit in fits), round(sum(fit.seconds for fit in fits), 3)
+    return asdict(Fit(_trees(fits), rows, seconds, store.peak_memory_mb()))
+
+
+def _trees(fits: Sequence[Fit]) -> int:
+    return sum(fit.trees for fit in fits)
+
+
+def _boost(job: Job, data: Any, rows: int, *, progress: Progress, so_far: int) -> tuple[Any, int, int]:
+    """Return a ranker, how many of its trees to keep, and the rows it trained on."""
     import lightgbm
 
-    began, progress = time.perf_counter(), Progress()
-    data, rows = train_set(job)
     callbacks: list[Callable[..., Any]] = []
     valid = []
     if job["vali"]:
         valid = [dataset(load(job["vali"], None)[0], job["parameters"], data)]
         callbacks.append(lightgbm.early_stopping(job["early_stopping"], verbose=False))
-    callbacks.append(lambda env: progress(env.iteration + 1))
+    callbacks.append(lambda env: progress(so_far + env.iteration + 1))
     booster = lightgbm.train(
         job["parameters"], data, num_boost_round=job["trees"], valid_sets=valid, callbacks=callbacks
     )
-    kept = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-    return finish(job, booster, trees=kept, rows=rows, began=began)
-
-
-def finish(job: Job, booster: Any, *, trees: int, rows: int, began: float) -> dict[str, Any]:
-    """Write the model and return what there is to say of the training."""
-    seconds = time.perf_counter() - began
-    with store.storage_errors(Path(job["model"])):
-        Path(job["model"]).write_text(booster.model_to_string(num_iteration=trees), encoding="utf-8")
-    return asdict(
-        Fit(trees=trees, rows=rows, seconds=round(seconds, 3), peak_memory_mb=store.peak_memory_mb())
+    return (
+        booster,
+        booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration(),
+        rows,
     )
+
+
+def _only(booster: Any, trees: int) -> Any:
+    """Return the ranker with its first trees alone."""
+    import lightgbm
+
+    if trees == booster.current_iteration():
+        return booster
+    return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=trees))
+
+
+def put_before(booster: Any, earlier: Any) -> None:
+    """Put copies of the trees of ``earlier`` before those of ``booster``, whose scores become the sum."""
+    from lightgbm.basic import _LIB, _safe_call  # type: ignore[attr-defined]
+
+    _safe_call(_LIB.LGBM_BoosterMerge(booster._handle, earlier._handle))
+
+
+def _fit(trees: int, rows: int, began: float) -> Fit:
+    return Fit(trees, rows, round(time.perf_counter() - began, 3), store.peak_memory_mb())
+
+
+def write(path: Path, model: str) -> None:
+    """Write a model.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with store.storage_errors(path):
+        path.write_text(model, encoding="utf-8")
 
 
 def bin_rows(job: Job) -> dict[str, Any]:

@@ -73,13 +73,15 @@ def scores(*, qid: pa.DataType) -> pa.Schema:
     )  # fmt: skip
 
 
-def selection(*, qid: pa.DataType) -> pa.Schema:
+def selection(*, qid: pa.DataType, bags: bool = False) -> pa.Schema:
     """SELECTION: ``neg_rank`` is 1 for the query's hardest negative, null for positives.
 
     ``weight`` is the training weight of a kept row and 0 for a row not kept; ``reason`` says why. ``score`` is
     what the choice went by: the initial ranker's, or for a dynamic arm's last choice its own ranker's so far.
+    A bagged arm's has ``bags``: bit b (from 0) is set when training set b keeps the row, and ``kept`` is true
+    when one does.
     """
-    return pa.schema(
+    schema = pa.schema(
         [
             *_required(
                 ("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8()), ("score", pa.float64()),
@@ -88,6 +90,7 @@ def selection(*, qid: pa.DataType) -> pa.Schema:
             *_required(("kept", pa.bool_()), ("weight", pa.float32()), ("reason", pa.string())),
         ]
     )  # fmt: skip
+    return schema.append(_required(("bags", pa.uint32()))[0]) if bags else schema
 
 
 def metrics(*, qid: pa.DataType) -> pa.Schema:

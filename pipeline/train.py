@@ -17,6 +17,7 @@ def run(
     seed: int,
     cutoff: int,
     arm: str,
+    bags: int = 1,
     bins: Path | None = None,
     threads: int,
     trees_done: ranker.TreesDone | None = None,
@@ -24,19 +25,22 @@ def run(
     """Train the ranker of ``arm`` on its prepared set and write the model; returns the training's facts.
 
     Args:
-        files: Parts of the prepared set, or of the whole training split.
+        files: Parts of the prepared set, or of the whole training split; for a bagged arm one for each bag.
         model: The model file to write.
         vali: Parts of the validation split, for early stopping where the settings ask for it.
         config: The ranker's settings.
         seed: LightGBM's seed.
         cutoff: Rank at which the validation NDCG is cut.
         arm: The arm's name, for messages.
+        bags: Rankers to train, each on one of ``files``; the model is their sum.
         bins: Binned features of ``files``, to save binning them.
         threads: Threads to train with; the model does not depend on it.
         trees_done: Told the number of trees so far.
     """
-    fitted = ranker.fit(
-        files, model, config=config, seed=seed, threads=threads, bins=bins, vali=vali, cutoff=cutoff,
+    sets = [list(files)] if bags == 1 else [[file] for file in files]
+    fitted = ranker.fit_all(
+        [ranker.Training(each, model) for each in sets], config=config if bags == 1 else config.in_a_bag,
+        together=model if bags > 1 else None, seed=seed, threads=threads, bins=bins, vali=vali, cutoff=cutoff,
         what=f"arm {arm!r}", trees_done=trees_done,
     )  # fmt: skip
     return {

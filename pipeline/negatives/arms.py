@@ -16,15 +16,17 @@ from pipeline.negatives.strategies import STRATEGIES
 BASELINE: Final = "all"
 CONTROL: Final = "random"
 MOST_TREES: Final = 100_000
+MOST_BAGS: Final = 32
+"""The column ``bags`` of SELECTION has a bit for each."""
 T = TypeVar("T")
 _GUARD: Final = re.compile(rf"-({'|'.join(GUARDS)})(\d+(?:\.\d+)?|max)?")
 _SPECIFICATION: Final = re.compile(
     rf"(?P<strategy>[a-z]+(?:-[a-z]+)*?)(?:-(?P<budget>[np]?\d+(?:\.\d+)?))?(?P<guards>(?:{_GUARD.pattern})*)"
-    r"(?:-dynamic(?P<every>\d+))?"
+    r"(?:-dynamic(?P<every>\d+))?(?:-bag(?P<bags>\d+))?"
 )
 _SHAPE: Final = (
     "write STRATEGY-PERCENT, STRATEGY-nCOUNT or STRATEGY-pPER_POSITIVE, then any of -guardPERCENTILE, -neardup"
-    " and -skipPERCENT, then -dynamicTREES or not, like mixed-20-guard75"
+    " and -skipPERCENT, then -dynamicTREES or -bagSETS, like mixed-20-guard75-bag4"
 )
 
 
@@ -37,12 +39,14 @@ class Arm:
         budget: How many of each query's negatives to keep; everything for `all`.
         guards: Keys of :data:`~pipeline.negatives.guards.GUARDS`, in its order, each with its share or None.
         every: Choose anew every so many trees (see :mod:`pipeline.negatives.dynamic`); None: choose once.
+        bags: Prepare so many training sets, each with draws of its own, and average their rankers.
     """
 
     strategy: str
     budget: Budget = EVERYTHING
     guards: tuple[tuple[str, float | None], ...] = ()
     every: int | None = None
+    bags: int = 1
 
     @property
     def name(self) -> str:
@@ -53,7 +57,8 @@ class Arm:
     @property
     def _suffix(self) -> str:
         guards = "".join(f"-{guard}{'' if of is None else percent(of)}" for guard, of in self.guards)
-        return guards if self.every is None else f"{guards}-dynamic{self.every}"
+        dynamic = "" if self.every is None else f"-dynamic{self.every}"
+        return guards + dynamic + (f"-bag{self.bags}" if self.bags > 1 else "")
 
     @property
     def control(self) -> str | None:
@@ -109,7 +114,24 @@ def parse(name: str) -> Arm:
             f"arm {name!r}: {BASELINE!r} keeps every negative; did you mean {CONTROL}-{match['budget']}?"
         )
     every = None if match["every"] is None else _every(match["every"], strategy, where=f"arm {name!r}")
-    return Arm(strategy, budget, _guards(match["guards"], where=f"arm {name!r}"), every)
+    bags = 1 if match["bags"] is None else _bags(match["bags"], strategy, every, where=f"arm {name!r}")
+    return Arm(strategy, budget, _guards(match["guards"], where=f"arm {name!r}"), every, bags)
+
+
+def _bags(written: str, strategy: str, every: int | None, *, where: str) -> int:
+    """Read the number of training sets in ``-bag4``."""
+    if not 2 <= int(written) <= MOST_BAGS:
+        raise ConfigError(f"{where}: -bag takes a number of training sets from 2 to {MOST_BAGS}")
+    if every is not None:
+        raise ConfigError(
+            f"{where}: a dynamic arm draws anew as it goes; leave -bag{written} or -dynamic{every} out"
+        )
+    if "draw" not in _call(STRATEGIES[strategy], SelectConfig(), n=EVERYTHING.n).kept.meta.root_names():
+        raise ConfigError(
+            f"{where}: {strategy!r} draws nothing, so its {written} training sets would be the same; leave"
+            f" -bag{written} out"
+        )
+    return int(written)
 
 
 def _every(written: str, strategy: str, *, where: str) -> int:

@@ -8,6 +8,7 @@ validation set, which keeps its scores current.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline import binned, child, parts, ranker_child, store, tables
+from pipeline import binned, child, parts, ranker, ranker_child, store, tables
 from pipeline.config import SelectConfig
 from pipeline.errors import TableError
 from pipeline.ndcg import ndcg
@@ -54,11 +55,16 @@ def boost(job: Job) -> dict[str, Any]:
         if end < job["trees"]:
             score = scores_of(booster, full)
         if last is not None:
-            put_before(booster, last)
+            ranker_child.put_before(booster, last)
         last = booster
     _write_ranked(Path(job["ranked"]), rows, chosen_by, files)
-    answer = ranker_child.finish(job, last, trees=watch.best or trees, rows=choices.rows, began=began)
-    return {**answer, "rounds": number + 1}
+    kept = watch.best or trees
+    ranker_child.write(Path(job["model"]), last.model_to_string(num_iteration=kept))
+    seconds = round(time.perf_counter() - began, 3)
+    return {
+        **asdict(ranker.Fit(kept, choices.rows, seconds, store.peak_memory_mb())),
+        "rounds": number + 1,
+    }
 
 
 def with_scores(keys: pl.DataFrame, scores: pl.DataFrame, *, where: str) -> pl.DataFrame:
@@ -121,13 +127,6 @@ def scores_of(booster: Any, data: Any) -> Floats:
 
     booster.eval(data, "scores", take)
     return found[0]
-
-
-def put_before(booster: Any, earlier: Any) -> None:
-    """Put copies of the trees of ``earlier`` before those of ``booster``."""
-    from lightgbm.basic import _LIB, _safe_call  # type: ignore[attr-defined]
-
-    _safe_call(_LIB.LGBM_BoosterMerge(booster._handle, earlier._handle))
 
 
 class _Watch:

@@ -93,6 +93,21 @@ class Selector:
         rows = self._chosen(score, round).select(*names, *more).collect(engine=context.ENGINE)
         return self._within_limit(rows).sort("place").select(names)
 
+    def bagged(self, bags: int) -> pl.DataFrame:
+        """Return SELECTION of several training sets in one, with ``bags``.
+
+        A row has weight and reason of the first set that keeps it: weights do not depend on the draws.
+        """
+        found = self.selection()
+        columns = {name: found[name] for name in ("kept", "weight", "reason")}
+        mask = columns["kept"].cast(pl.UInt32)
+        for bag in range(1, bags):
+            other = self.selection(round=bag)
+            new = other["kept"] & ~columns["kept"]
+            columns = {name: other[name].zip_with(new, column) for name, column in columns.items()}
+            mask = mask | other["kept"].cast(pl.UInt32) * (1 << bag)
+        return found.with_columns(**columns, bags=mask)
+
     def choose(
         self, score: npt.NDArray[np.float64] | None = None, *, round: int = 0
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -236,9 +251,9 @@ def run(
         )
         score = found["score"].to_numpy()
     selector = Selector(table, arm, config=config, seed=seed, training=training)
-    rows = selector.selection(score, round=round)
+    rows = selector.selection(score, round=round) if arm.bags == 1 else selector.bagged(arm.bags)
     qid = parts.schema_of([scores]).field("qid").type
-    parts.write_table(out, rows, tables.selection(qid=qid))
+    parts.write_table(out, rows, tables.selection(qid=qid, bags=arm.bags > 1))
     negatives = rows.filter(pl.col("label") == 0)
     reasons = rows["reason"].value_counts().sort("reason")
     return {
