@@ -8,7 +8,7 @@ SCORES         ``scores.parquet``                     a training row scored by a
 SELECTION      ``selection/<arm>.parquet``            a training row, kept or not, and why
 PREPARED       ``prepared/<arm>/part-*.parquet``      a kept training row with its features and weight
 METRICS        ``metrics.parquet``                    the NDCG of one query under one arm at one cutoff
-SUMMARY        ``summary.parquet``                    one arm at one cutoff, compared with `all` and random
+SUMMARY        ``summary.parquet``                    one arm at one cutoff, beside `all` and random
 =============  =====================================  ==================================================
 
 Query ids are int64 when every id of the source is an integer, else strings; functions that build a schema
@@ -76,13 +76,13 @@ def scores(*, qid: pa.DataType) -> pa.Schema:
 def selection(*, qid: pa.DataType) -> pa.Schema:
     """SELECTION: ``neg_rank`` is 1 for the query's hardest negative, null for positives.
 
+    Both ``score`` and ``neg_rank`` are null for the arm `all`, which needs none.
     ``weight`` is the training weight of a kept row and 0 for a row not kept; ``reason`` says why.
     """
     return pa.schema(
         [
-            *_required(
-                ("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8()), ("score", pa.float64()),
-            ),
+            *_required(("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8())),
+            pa.field("score", pa.float64()),
             pa.field("neg_rank", pa.uint32()),
             *_required(("kept", pa.bool_()), ("weight", pa.float32()), ("reason", pa.string())),
         ]
@@ -130,7 +130,8 @@ SUMMARY: Final = pa.schema(
 """SUMMARY: ``ndcg`` is the mean over queries with a relevant document; ``ndcg_empty0`` and ``ndcg_empty1``
 count a query without one as 0 or as 1. ``low``/``high``: 95 % bootstrap interval of ``ndcg``. ``delta``:
 difference to `all` on the same queries, with its interval, p and Holm-adjusted p; ``delta_random``:
-difference to `random` at the same fraction."""
+difference to `random` at the same fraction; both null where the run does not hold the other arm.
+``recommended`` is null where there is nothing to decide on, or no `all` to decide against."""
 
 
 def check(names: Sequence[str], required: Iterable[str], *, table: str, where: object) -> None:
