@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline import store
-from pipeline.errors import TrainingError
+from pipeline.errors import ConfigError, TrainingError
 from pipeline.job import Job
+from pipeline.negatives.arms import BASELINE
 from pipeline.plan import ArmOf
 
 Step = Callable[..., Any]
@@ -80,43 +81,59 @@ class Plain:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: where it is, and which arms LightGBM failed on."""
+    """How a run ended.
+
+    Attributes:
+        root: Where it is.
+        failures: The errors of the arms that LightGBM failed on.
+        compared: Whether it got as far as SUMMARY.
+    """
 
     root: Path
     failures: list[str] = field(default_factory=list)
+    compared: bool = False
 
 
 def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a flow run") -> Outcome:
     """Run the job; the directory is held for its whole length.
 
-    An arm whose training fails is reported and left out; a failing initial ranker ends the run, because
-    nothing can be selected without scores.
+    Initial rankers are trained where an arm needs scores. An arm whose training fails is reported and left
+    out; a failing initial ranker ends the run, because nothing can be selected without scores, and so does
+    a failing `all`, because whoever asked for it wants the others compared with it.
+
+    Raises:
+        ConfigError: Only scores are asked for, and no arm needs any.
     """
+    scored = any(arm.needs_scores for arm in job.arms)
+    if until == Until.SCORE and not scored:
+        raise ConfigError("`all` keeps every row without scores; name an arm that chooses, such as top-20")
     with store.hold(job.layout.root, command=command):
         do.one(Job.ingest, job)
         if until == Until.INGEST:
             return Outcome(job.layout.root)
         for failure in do.each([Job.fit_initial], job, job.plan.initial()):
             raise failure.error
-        do.each([Job.score], job, job.folds)
+        if scored:
+            do.each([Job.score], job, job.folds)
         if until == Until.SCORE:
             return Outcome(job.layout.root)
-        chain: list[Step] = [Job.select, Job.prepare, Job.train, Job.evaluate]
+        chain: list[Step] = [Job.choose, Job.prepare, Job.train, Job.evaluate]
         length = {Until.SELECT: 2, Until.TRAIN: 3}.get(until, 4)
         failures = do.each(chain[:length], job, job.plan.every_arm())
         trained = _survivors(job, failures)
-        if until >= Until.EVALUATE:
+        compared = until >= Until.EVALUATE and bool(trained)
+        if compared:
             do.one(Job.collect, job, trained)
             do.one(Job.compare, job, trained)
-        if until >= Until.REPORT:
+        if compared and until >= Until.REPORT:
             do.one(Job.report, job)
-    return Outcome(job.layout.root, [str(failure.error) for failure in failures])
+    return Outcome(job.layout.root, [str(failure.error) for failure in failures], compared)
 
 
 def _survivors(job: Job, failures: Sequence[Failure]) -> list[Any]:
     """Return the arms that were trained in every fold."""
     failed = {failure.item.arm for failure in failures if isinstance(failure.item, ArmOf)}
     for failure in failures:
-        if failure.item.arm == job.arms[0]:
-            raise failure.error  # without the baseline there is nothing to compare with
+        if failure.item.arm.name == BASELINE and len(job.arms) > 1:
+            raise failure.error  # the others were to be compared with it
     return [arm for arm in job.arms if arm not in failed]

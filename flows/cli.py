@@ -51,7 +51,8 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
             "--arms",
             default="",
             metavar="ARM,...",
-            help="Arms by name instead of the panel, such as top-10,mixed-20.",
+            help="Arms by name, and no others, instead of the panel: mixed-20-guard75 prepares and trains that"
+            " one alone; all,random-20,mixed-20-guard75 compares it with everything and with chance.",
         ),
         click.option(
             "--threads",
@@ -137,7 +138,9 @@ _stage("report", Until.REPORT, "Bring RUN up to its report.")
 @click.option("--out", type=_PATH, help="The run's directory.  [default: runs/NAME]")
 @click.option("--config", "config_file", type=_PATH, help="TOML file with settings.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting.")
-@click.option("--arms", default="", metavar="ARM,...", help="Arms by name instead of the panel.")
+@click.option(
+    "--arms", default="", metavar="ARM,...", help="Arms by name, and no others, instead of the panel."
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads in all.  [default: all]")
 def serve(
     source: Path, cron: str, out: Path | None, config_file: Path | None, settings: Sequence[str], arms: str,
@@ -265,11 +268,11 @@ def _run(
             outcome = body(job, Plain(), until=until, command=_command())
     else:
         outcome = _through_prefect(source, root, config, names, job.all_threads, until, watch)
-    if until >= Until.EVALUATE and not as_json:
+    if as_json:
+        _print_json(outcome, until)
+    elif outcome.compared:
         show_summary(_OUT, root)
-    elif as_json:
-        _print_json(root, until)
-    else:
+    elif until < Until.EVALUATE:
         _OUT.print(f"done: {root}", highlight=False)
     _end(outcome)
 
@@ -305,12 +308,14 @@ def _through_prefect(
             )  # fmt: skip
 
 
-def _print_json(root: Path, until: Until) -> None:
+def _print_json(outcome: Outcome, until: Until) -> None:
+    """Print SUMMARY where the run was to have one; no rows where every arm failed."""
     import polars as pl
 
-    document: dict[str, Any] = {"run": str(root)}
+    document: dict[str, Any] = {"run": str(outcome.root)}
     if until >= Until.EVALUATE:
-        document["summary"] = pl.read_parquet(RunLayout(root).summary).to_dicts()
+        summary = RunLayout(outcome.root).summary
+        document["summary"] = pl.read_parquet(summary).to_dicts() if outcome.compared else []
     click.echo(json.dumps(document))
 
 

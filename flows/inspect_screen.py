@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.inspect_tables import Facts
-from pipeline.report.wording import MISSING, number
+from pipeline.report.wording import MISSING, compared, number
 
 _NAMES: Final = 12  # names listed before the rest is counted
 _COLUMNS: Final = 40  # columns of an unknown file listed before the rest is counted
@@ -138,18 +138,23 @@ def summary_table(console: Console, summary: Sequence[Facts]) -> None:
         return _print(console, "no test lists")
     ndcg = {(row["arm"], row["cutoff"]): row["ndcg"] for row in rows}
     deciding = [row for row in rows if row["cutoff"] == cutoffs[-1]]
-    heads = ["arm", "rows", "share", *(f"@{k}" for k in cutoffs[-_CUTOFFS:]), "vs all", "p Holm", "vs random"]
+    to_all, to_random = compared(deciding, to="all"), compared(deciding, to="random")
+    heads = ["arm", "rows", "share", *(f"@{k}" for k in cutoffs[-_CUTOFFS:])]
+    heads += ["vs all", "p Holm"] * to_all + ["vs random"] * to_random
     table = _grid(heads, title=f"NDCG on the {deciding[0]['queries']:,} test queries")
     table.columns[0].justify = "left"
     for row in deciding:
         table.add_row(
             ("* " if row["recommended"] else "  ") + escape(row["arm"]), _count(row["rows"]),
             _share(row["rows_fraction"]), *(number(ndcg[row["arm"], k]) for k in cutoffs[-_CUTOFFS:]),
-            number(row["delta"], "+z.4f"), number(row["p_holm"], ".3f"), number(row["delta_random"], "+z.4f"),
+            *[number(row["delta"], "+z.4f"), number(row["p_holm"], ".3f")] * to_all,
+            *[number(row["delta_random"], "+z.4f")] * to_random,
             style="bold" if row["recommended"] else "",
         )  # fmt: skip
     console.print(table)
-    return _print(console, "* recommended, chosen on the validation lists")
+    if any(row["recommended"] for row in deciding):
+        _print(console, "* recommended, chosen on the validation lists")
+    return None
 
 
 # ---- A dataset --------------------------------------------------------------------------------------------

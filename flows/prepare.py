@@ -93,13 +93,13 @@ def prepare(
     threads: int | None = None,
     until: int = int(Until.REPORT),
 ) -> Outcome:
-    """Prepare the training set of a LETOR source in every way of the panel and compare the results.
+    """Prepare the training set of a LETOR source in every way of the panel, retrain and compare.
 
     Args:
         source: LETOR data: a directory with train/vali/test, Fold1..Fold5 or S1..S5, or one file.
         out: The run's directory; `runs/<name of source>` when empty.
         config: Every setting that decides the result.
-        arms: Arms by name in place of the panel, such as `top-10`.
+        arms: Arms by name, and no others, in place of the panel, such as `all` and `top-10`.
         threads: Threads to use in all; the machine's processors when empty.
         until: The last stage to run, 1 (ingest) to 6 (report).
     """
@@ -110,7 +110,7 @@ def prepare(
     )  # fmt: skip
     job.check()
     outcome = body(job, Tasks(), until=Until(until))
-    if until >= Until.REPORT:
+    if outcome.compared and until >= Until.REPORT:
         create_markdown_artifact(
             key="ranksieve-summary", markdown=markdown.summary(root), description=f"NDCG of every arm, {root}"
         )

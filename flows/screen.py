@@ -21,7 +21,7 @@ from pipeline.job import Job
 from pipeline.layout import RunLayout
 from pipeline.manifest import Manifest
 from pipeline.plan import Event
-from pipeline.report.markdown import figures, number
+from pipeline.report.markdown import compared, figures, number
 from pipeline.verdict import verdict
 
 _QUIET_SECONDS = 15.0
@@ -113,7 +113,9 @@ def summary_table(root: Path) -> tuple[Table, list[str]]:
     title = f"NDCG on the {rows[0]['queries']:,} test queries" if rows else "no test lists"
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True)
-    for head in ("rows", "share", "train s", *(f"@{k}" for k in cutoffs), "vs all", "p Holm", "vs random"):
+    to_all, to_random = compared(rows, to="all"), compared(rows, to="random")
+    heads = ["rows", "share", "train s", *(f"@{k}" for k in cutoffs)]
+    for head in heads + ["vs all", "p Holm"] * to_all + ["vs random"] * to_random:
         table.add_column(head, justify="right", no_wrap=True)
     at = {(r["arm"], r["cutoff"]): r["ndcg"] for r in summary.filter(pl.col("split") == "test").to_dicts()}
     for row in rows:
@@ -122,7 +124,8 @@ def summary_table(root: Path) -> tuple[Table, list[str]]:
         table.add_row(
             ("* " if row["recommended"] else "  ") + row["arm"], f"{row['rows']:,}", f"{row['rows_fraction']:.1%}",
             number(row["train_seconds"], ".1f"), *(number(at[row["arm"], k]) for k in cutoffs),
-            number(row["delta"], "+z.4f"), number(row["p_holm"], ".3f"), number(row["delta_random"], "+z.4f"),
+            *[number(row["delta"], "+z.4f"), number(row["p_holm"], ".3f")] * to_all,
+            *[number(row["delta_random"], "+z.4f")] * to_random,
             style=style,
         )  # fmt: skip
     return table, verdict(summary, cutoff=cutoff)
@@ -139,7 +142,8 @@ def show_summary(console: Console, root: Path) -> None:
     table, sentences = summary_table(root)
     console.print()
     console.print(table)
-    console.print("  * recommended, chosen on the validation lists\n", style="dim")
+    chosen = any(cell.startswith("* ") for cell in table.columns[0].cells if isinstance(cell, str))
+    console.print("  * recommended, chosen on the validation lists\n" if chosen else "", style="dim")
     for sentence in sentences:
         console.print(sentence.replace("`", ""), highlight=False)
     for notice in _notices(root):

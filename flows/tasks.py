@@ -30,7 +30,7 @@ TASKS: dict[Any, "Task[..., Any]"] = {
     Job.ingest: _task(Job.ingest, "ingest"),
     Job.fit_initial: _task(Job.fit_initial, "initial ranker"),
     Job.score: _task(Job.score, "score"),
-    Job.select: _task(Job.select, "select"),
+    Job.choose: _task(Job.choose, "select"),
     Job.prepare: _task(Job.prepare, "prepare"),
     Job.train: _task(Job.train, "train"),
     Job.evaluate: _task(Job.evaluate, "evaluate"),

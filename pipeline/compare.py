@@ -2,7 +2,8 @@
 
 Arms are compared on the same queries, paired, with every fold's lists pooled: in rotating partitions each
 query stands in one test list. Differences to `all` (train on everything) are what a user asks about;
-differences to `random` at the same fraction tell whether the choice of negatives did it or their number.
+differences to `random` at the same fraction tell whether the choice of negatives did it or their number. A
+run of named arms may hold neither: then each arm stands alone with its own figures.
 
 The recommendation is made on validation lists alone, so the test figures of the recommended arm are those
 of an arm chosen before looking.
@@ -34,7 +35,7 @@ _ARMS: Final = ("arm", "control", "rows", "rows_fraction", "negatives_fraction",
 def summarise(
     metrics: pl.DataFrame, arms: pl.DataFrame, *, seed: int, resamples: int = 10_000, cutoff: int = 10
 ) -> pl.DataFrame:
-    """Compare every arm with `all` and with its random control.
+    """Compare every arm with `all` and with its random control, where the run holds them.
 
     Args:
         metrics: METRICS of every arm, any row order; splits other than ``vali`` and ``test`` are ignored.
@@ -45,9 +46,9 @@ def summarise(
         cutoff: The cutoff :func:`recommend` decides at.
 
     Returns:
-        SUMMARY, one row per split, cutoff and arm in that order. ``p_holm`` is adjusted over the arms other
-        than `all` at one split and cutoff. ``recommended`` is the same on every row of an arm, and null when
-        there is nothing to decide on.
+        SUMMARY, one row per split, cutoff and arm in that order. Without `all` its ``delta`` and what belongs
+        to it are null. ``p_holm`` is adjusted over the arms other than `all` at one split and cutoff.
+        ``recommended`` is the same on every row of an arm, and null when there is nothing to decide on.
 
     Raises:
         TableError: A missing column or arm, or arms that were not measured on the same queries.
@@ -84,14 +85,17 @@ def recommend(
     false alarm only costs rows).
 
     Returns:
-        The arm, or None when fewer than two validation queries have a relevant document, or none was
-        measured at ``cutoff``.
+        The arm, or None when fewer than two validation queries have a relevant document, none was measured at
+        ``cutoff``, or the arms are not `all` and at least one other: that an arm is the best of those trained
+        does not say that preparing the data beats training on all of it.
 
     Raises:
         TableError: As :func:`summarise`.
     """
     panel = _panel(arms)
     lists = _lists(metrics, panel, split="vali")
+    if panel.baseline is None or len(panel.names) < 2:
+        return None
     if lists is None or cutoff not in lists.cutoffs or len(lists.judged) < 2:
         return None
     values = lists.judged[:, lists.cutoffs.index(cutoff), :]
@@ -110,12 +114,25 @@ def recommend(
 
 @dataclass(frozen=True)
 class _Panel:
-    """The arms in order; ``control`` is an arm's index of its control, its own where it has none."""
+    """The arms in order.
+
+    Attributes:
+        names: Of the arms.
+        rows: Each arm trains on.
+        baseline: Index of `all`; None where it was not trained.
+        control: Each arm's index of its control, its own where there is none.
+    """
 
     names: list[str]
     rows: npt.NDArray[np.int64]
-    baseline: int
+    baseline: int | None
     control: npt.NDArray[np.int64]
+
+    @property
+    def reference(self) -> npt.NDArray[np.int64]:
+        """Each arm's index of `all`, its own where there is none."""
+        own = np.arange(len(self.names))
+        return own if self.baseline is None else np.full_like(own, self.baseline)
 
 
 @dataclass(frozen=True)
@@ -138,12 +155,12 @@ def _panel(arms: pl.DataFrame) -> _Panel:
     controls: list[str | None] = arms["control"].to_list()
     if len(set(names)) < len(names):
         raise TableError(f"compare: ARMS lists an arm twice: {', '.join(names)}")
-    for name in (BASELINE, *(c for c in controls if c is not None)):
+    for name in (c for c in controls if c is not None):
         if name not in names:
             raise TableError(f"compare: ARMS needs the arm {name!r}.{did_you_mean(name, names)}")
     at = {name: i for i, name in enumerate(names)}
     control = np.array([at[c or name] for c, name in zip(controls, names, strict=True)], dtype=np.int64)
-    return _Panel(names, arms["rows"].to_numpy().astype(np.int64), at[BASELINE], control)
+    return _Panel(names, arms["rows"].to_numpy().astype(np.int64), at.get(BASELINE), control)
 
 
 def _lists(metrics: pl.DataFrame, panel: _Panel, *, split: str) -> _Lists | None:
@@ -183,9 +200,9 @@ def _compare(lists: _Lists, panel: _Panel, *, split: str, seed: int, resamples: 
     judged = lists.judged
     n, shape = len(judged), lists.values.shape[1:]
     kinds = shape[0] * shape[1]
-    rival = np.arange(shape[1]) != panel.baseline
+    rival = np.arange(shape[1]) != panel.reference
     controlled = np.arange(shape[1]) != panel.control
-    to_all = judged - judged[:, :, [panel.baseline]]
+    to_all = judged - judged[:, :, panel.reference]
     to_random = judged - judged[:, :, panel.control]
     columns = np.concatenate([part.reshape(n, kinds) for part in (judged, to_all, to_random)], axis=1)
     low, high = paired.bootstrap(

@@ -115,7 +115,7 @@ class ScoreConfig(_Settings):
 
 
 class SelectConfig(_Settings):
-    """SCORES -> SELECTION: the panel of arms."""
+    """SCORES -> SELECTION: the panel of arms, which `all` is part of; `--arms` names others in its place."""
 
     fractions: tuple[Share, ...] = (0.05, 0.1, 0.2)
     """Shares of each query's negatives to keep."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -123,14 +123,15 @@ def _finish(root: Path, steps: Sequence[Facts], arms: Sequence[str], panel: Sequ
 
 
 def _expected(
-    records: Mapping[str, _Record], config: Config, prefixes: Sequence[str], arms: Iterable[str]
+    records: Mapping[str, _Record], config: Config, prefixes: Sequence[str], arms: Sequence[str]
 ) -> list[str]:
     """Return the names of the steps of a complete run."""
     in_sample = config.score.scoring == "in-sample"
     initial = ["in-sample"] if in_sample else [str(deal) for deal in range(config.score.deals)]
     names = ["ingest"]
     for prefix in prefixes:
-        names += [f"{prefix}initial/{which}" for which in initial] + [f"{prefix}scores"]
+        if any(arm != BASELINE for arm in arms):
+            names += [f"{prefix}initial/{which}" for which in initial] + [f"{prefix}scores"]
         for arm in arms:
             chain = ["selection", "prepared", "model", "metrics"]
             names += [

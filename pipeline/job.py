@@ -35,7 +35,7 @@ class Job:
         root: The run's directory.
         config: Every setting.
         threads: Threads to use in all; never changes a result.
-        arms: Arms by name in place of the panel in ``config``.
+        arms: Arms by name, and no others, in place of the panel in ``config``.
         observer: Told of every step's start, progress and end; called from several threads.
     """
 
@@ -368,6 +368,29 @@ class Job:
         )
         return of
 
+    def choose(self, of: ArmOf) -> ArmOf:
+        """Step: SELECTION of an arm, from SCORES or, for an arm that needs none, from JUDGMENTS."""
+        return self.select(of) if of.arm.needs_scores else self._keep_all(of)
+
+    def _keep_all(self, of: ArmOf) -> ArmOf:
+        train_files = self.files(of.fold.train)
+        keys, where = parts.read_keys(train_files), self._where(self.layout.dataset / of.fold.train[0])
+        notices = select.too_long(keys, where)
+
+        def work(out: list[Path]) -> Facts:
+            facts = select.run_all(
+                train_files, out[0], arm=of.arm, config=self.config.select, seed=self.config.seed
+            )
+            return {**facts, "notices": notices}
+
+        self._step(
+            f"{self.plan.prefix(of.fold)}selection/{of.arm.name}", work,
+            inputs={"train": train_files},
+            parameters={"arm": of.arm.name, "seed": self.config.seed},
+            outputs=[self.at(of.fold).selection(of.arm.name)],
+        )  # fmt: skip
+        return of
+
     def collect(self, arms: Sequence[Arm]) -> None:
         """Step: METRICS of all arms and folds as one table (and per fold, for a source with folds)."""
         for fold in self.folds:
@@ -392,7 +415,7 @@ class Job:
         """Step: METRICS -> SUMMARY."""
         there = {arm.name for arm in arms}
         facts = [self.arm_facts(arm) for arm in arms]
-        for fact in facts:  # the training of a control can fail, too
+        for fact in facts:  # a control may not be asked for, and its training can fail
             fact["control"] = fact["control"] if fact["control"] in there else None
         settings = {
             "seed": self.config.seed,

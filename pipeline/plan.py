@@ -71,7 +71,9 @@ class Plan:
         return fold_prefix(fold.number, of=len(self.folds))
 
     def initial(self) -> list[InitialOf]:
-        """Return the initial rankers of every fold, deal by deal."""
+        """Return the initial rankers of every fold, deal by deal; none where no arm needs scores."""
+        if not any(arm.needs_scores for arm in self.arms):
+            return []
         in_sample = self._config.score.scoring == "in-sample"
         numbers = [IN_SAMPLE] if in_sample else list(range(self._config.score.deals))
         return [InitialOf(fold, number) for fold in self.folds for number in numbers]

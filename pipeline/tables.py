@@ -8,7 +8,7 @@ SCORES         ``scores.parquet``                     a training row scored by a
 SELECTION      ``selection/<arm>.parquet``            a training row, kept or not, and why
 PREPARED       ``prepared/<arm>/part-*.parquet``      a kept training row with its features and weight
 METRICS        ``metrics.parquet``                    the NDCG of one query under one arm at one cutoff
-SUMMARY        ``summary.parquet``                    one arm at one cutoff, compared with `all` and random
+SUMMARY        ``summary.parquet``                    one arm at one cutoff, beside `all` and random
 =============  =====================================  ==================================================
 
 Query ids are int64 when every id of the source is an integer, else strings; functions that build a schema
@@ -80,12 +80,12 @@ def selection(*, qid: pa.DataType, bags: bool = False) -> pa.Schema:
     what the choice went by: the initial ranker's, or for a dynamic arm's last choice its own ranker's so far.
     A bagged arm's has ``bags``: bit b (from 0) is set when training set b keeps the row, and ``kept`` is true
     when one does.
+    Both ``score`` and ``neg_rank`` are null for the arm `all`, which needs none.
     """
     schema = pa.schema(
         [
-            *_required(
-                ("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8()), ("score", pa.float64()),
-            ),
+            *_required(("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8())),
+            pa.field("score", pa.float64()),
             pa.field("neg_rank", pa.uint32()),
             *_required(("kept", pa.bool_()), ("weight", pa.float32()), ("reason", pa.string())),
         ]
@@ -134,7 +134,8 @@ SUMMARY: Final = pa.schema(
 """SUMMARY: ``ndcg`` is the mean over queries with a relevant document; ``ndcg_empty0`` and ``ndcg_empty1``
 count a query without one as 0 or as 1. ``low``/``high``: 95 % bootstrap interval of ``ndcg``. ``delta``:
 difference to `all` on the same queries, with its interval, p and Holm-adjusted p; ``delta_random``:
-difference to `random` at the same fraction."""
+difference to `random` at the same fraction; both null where the run does not hold the other arm.
+``recommended`` is null where there is nothing to decide on, or no `all` to decide against."""
 
 
 def check(names: Sequence[str], required: Iterable[str], *, table: str, where: object) -> None:

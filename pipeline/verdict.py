@@ -1,5 +1,6 @@
 """SUMMARY in plain language: what won, what lost, by how much, and what to keep."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import polars as pl
@@ -20,7 +21,8 @@ _Row = dict[str, Any]
 def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
     """Say in at most five sentences what the test lists show and what to keep.
 
-    An arm won or lost when its Holm-adjusted p against `all` is below 0.05.
+    An arm won or lost when its Holm-adjusted p against `all` is below 0.05. Without `all` the arms' own
+    figures are all there is to say, and how to compare them.
 
     Args:
         summary: SUMMARY.
@@ -30,11 +32,15 @@ def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
         The sentences; one alone when there is nothing on test to compare.
     """
     rows = summary.filter(pl.col("split") == "test", pl.col("cutoff") == cutoff).to_dicts()
+    if not rows:
+        return [f"There is no test result at cutoff {cutoff}."]
+    if rows[0]["ndcg"] is None:
+        return [
+            f"None of the {rows[0]['queries']:,} test queries has a relevant document: NDCG says nothing."
+        ]
     base = next((row for row in rows if row["arm"] == BASELINE), None)
     if base is None:
-        return [f"There is no test result at cutoff {cutoff}."]
-    if base["ndcg"] is None:
-        return [f"None of the {base['queries']:,} test queries has a relevant document: NDCG says nothing."]
+        return _alone(rows, cutoff)
     others = [row for row in rows if row is not base]
     judged = base["queries"] - base["queries_empty"]
     start = (
@@ -44,6 +50,36 @@ def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
     if not others:
         return [start, "There is no other arm to compare."]
     return [start, *_differences(others, base), *_recommendation(rows, base, cutoff)]
+
+
+def _alone(rows: list[_Row], cutoff: int) -> list[str]:
+    """Give the figures of arms without `all` to compare with, and say how to compare."""
+    judged = rows[0]["queries"] - rows[0]["queries_empty"]
+    rest = f", and {len(rows) - _NAMED} more arms" if len(rows) > _NAMED else ""
+    figures = "; ".join(_figures(row) for row in rows[:_NAMED])
+    chance = [
+        f"`{row['arm']}` {row['delta_random']:+z.3f} ({_p(row['p_random'])})"
+        for row in rows
+        if row["delta_random"] is not None
+    ]
+    return [
+        f"NDCG@{cutoff} on {judged:,} test queries with a relevant document: {figures}{rest}.",
+        *([f"Against random negatives in the same number: {', '.join(chance[:_NAMED])}."] if chance else []),
+        f"Whether {'this is' if len(rows) == 1 else 'one of these is'} better or worse than training on "
+        f"everything is not known: to compare, add `{BASELINE}` to the arms ({compare_with(rows)}).",
+    ]
+
+
+def compare_with(rows: Sequence[_Row]) -> str:
+    """Return the option that names these arms and `all`."""
+    return f"`--arms {','.join([BASELINE, *(row['arm'] for row in rows)])}`"
+
+
+def _figures(row: _Row) -> str:
+    """Return an arm's NDCG with its interval, its rows and the time they took."""
+    seconds = "" if row["train_seconds"] is None else f" in {row['train_seconds']:.1f} s"
+    interval = "" if row["low"] is None else f" (95% interval {row['low']:.3f} to {row['high']:.3f})"
+    return f"`{row['arm']}` {row['ndcg']:.3f}{interval}, trained on {_rows(row)}{seconds}"
 
 
 def _differences(others: list[_Row], base: _Row) -> list[str]:

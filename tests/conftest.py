@@ -21,7 +21,7 @@ SMALL = {
     "score": {"folds": 2},
     "evaluate": {"cutoffs": [3, 10], "resamples": 200},
 }
-ARMS = ["mixed-40-guard75"]  # `all` and `random-40` join it
+ARMS = ["all", "random-40", "mixed-40-guard75"]
 
 
 def _once(base: Path, name: str, make: Callable[[Path], Any]) -> Path:
@@ -78,6 +78,10 @@ def folds_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
         for fold in (1, 2):
             write_letor_source(source / f"Fold{fold}", queries=12, documents=6, seed=10 * fold)
         config = parse({**SMALL, "score": {"scoring": "in-sample"}})
-        body(Job(source, root, config=config, threads=2, arms=["random-50"]), Plain(), until=Until.SELECT)
+        body(
+            Job(source, root, config=config, threads=2, arms=["all", "random-50"]),
+            Plain(),
+            until=Until.SELECT,
+        )
 
     return _once(_base(tmp_path_factory, worker), "folds-run", make)

@@ -175,26 +175,22 @@ def test_default_panel():
     assert "mixed-10-guard75-bag4" in names()
 
 
-def test_controls_join_arms_by_name():
-    """Arms by name bring the baseline and each one's control, once, in the order of the fractions."""
-    assert names(["top-20", "mixed-10", "top-20", "random-20"]) == [
-        "all",
-        "random-10",
-        "mixed-10",
-        "random-20",
-        "top-20",
-    ]
-    assert names(["all"]) == ["all"]
-    assert names(["all-guard75"]) == ["all", "all-guard75"]
+def test_arms_by_name_are_all_there_is():
+    """Neither the baseline nor a control joins; each name once, in the order of any panel."""
+    assert names(["mixed-20-guard75"]) == ["mixed-20-guard75"]
+    assert names(["top-20", "mixed-10", "top-20", "random-20"]) == ["mixed-10", "random-20", "top-20"]
+    assert names(["all-guard75", "top-n3", "top-20", "all"]) == ["all", "top-20", "top-n3", "all-guard75"]
+
+
+def test_only_the_baseline_needs_no_scores():
+    """Random arms do not choose by score, but their selections show it."""
+    assert not parse("all").needs_scores
+    assert all(parse(name).needs_scores for name in ("all-guard75", "random-20", "random-100", "top-100"))
 
 
 def test_a_fraction_by_name_and_by_setting_is_one():
-    """0.7 % in a name is the share 0.007, not its neighbour: its control is there once."""
-    assert [arm.budget.amount for arm in panel(SelectConfig(), ["top-0.7", "random-0.7"])] == [
-        1.0,
-        0.007,
-        0.007,
-    ]
+    """0.7 % in a name is the share 0.007, not its neighbour: it is the control's budget too."""
+    assert [arm.budget.amount for arm in panel(SelectConfig(), ["top-0.7", "random-0.7"])] == [0.007, 0.007]
 
 
 def test_controls_are_there_without_strategies():

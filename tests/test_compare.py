@@ -23,8 +23,8 @@ def arms_table(**rows):
             "arm": names,
             "control": [f"{name}-random" if f"{name}-random" in rows else None for name in names],
             "rows": list(rows.values()),
-            "rows_fraction": [count / rows["all"] for count in rows.values()],
-            "negatives_fraction": [count / rows["all"] for count in rows.values()],
+            "rows_fraction": [count / rows.get("all", 1000) for count in rows.values()],
+            "negatives_fraction": [count / rows.get("all", 1000) for count in rows.values()],
             "train_seconds": [count / 100 for count in rows.values()],
         },
         schema_overrides={"control": pl.String},
@@ -261,7 +261,6 @@ def test_no_rows_give_an_empty_summary():
         ({"all": [0.5, 0.5], "half": [0.5]}, arms_table(all=10, half=5), "all: 2, half: 1 rows"),
         ({"all": [0.5], "hafl": [0.5]}, arms_table(all=10, half=5), "Did you mean 'half'"),
         ({"all": [0.5, None], "half": [0.5, 0.5]}, arms_table(all=10, half=5), "not others"),
-        ({"half": [0.5]}, arms_table(all=10, half=5).filter(arm="half"), "needs the arm 'all'"),
         ({"all": [0.5]}, arms_table(all=10).with_columns(control=pl.lit("random")), "needs the arm 'random'"),
         ({"all": [0.5]}, pl.concat([arms_table(all=10)] * 2), "lists an arm twice"),
         ({"all": [0.5]}, arms_table(all=10).drop("rows"), "needs a column 'rows'"),
@@ -271,6 +270,19 @@ def test_tables_that_do_not_fit_are_refused(panel, arms, message):
     """Each mistake names the arm or the column."""
     with pytest.raises(TableError, match=message):
         summarise(metrics_table(test=panel), arms, seed=1, resamples=50)
+
+
+def test_without_all_an_arm_s_own_figures_are_those_with_it(measured):
+    """Leaving `all` out nulls what compares with it, and moves nothing else, the control's part included."""
+    metrics, arms = measured
+    whole = summarise(metrics, arms, seed=3, resamples=500).filter(pl.col("arm") != "all")
+    alone = summarise(
+        metrics.filter(pl.col("arm") != "all"), arms.filter(pl.col("arm") != "all"), seed=3, resamples=500
+    )
+    to_all = ["delta", "delta_low", "delta_high", "p", "p_holm", "recommended"]
+    assert alone.select(pl.col(to_all).is_null().all()).row(0) == (True,) * len(to_all)
+    assert alone.drop(to_all).equals(whole.drop(to_all))
+    assert alone["delta_random"].is_not_null().any()
 
 
 # --- recommend and verdict --------------------------------------------------------------------------------
@@ -309,6 +321,14 @@ def test_an_arm_significantly_worse_than_all_is_never_kept():
 def test_one_query_decides_nothing(panel):
     """A single query has no standard error, so there is no recommendation."""
     assert choose(arms_table(all=10, half=5), **panel) is None
+
+
+def test_nothing_is_recommended_without_all_and_another():
+    """The best of two small arms may be worse than everything; one arm alone is no choice."""
+    values = [0.5, 0.6, 0.7]
+    assert choose(arms_table(half=5, tenth=1), half=values, tenth=values) is None
+    assert choose(arms_table(half=5), half=values) is None
+    assert choose(arms_table(all=10), all=values) is None
 
 
 def test_a_cutoff_that_was_not_measured_decides_nothing():
@@ -368,6 +388,31 @@ def test_verdict_says_when_test_contradicts_validation():
     metrics = metrics_table(vali=noisy(rng, 60, all=0, half=0.05), test=noisy(rng, 60, all=0, half=-0.05))
     sentences = verdict(summarise(metrics, arms, seed=1, resamples=1_000))
     assert "Keep `half`, chosen on validation; on test it is worse" in sentences[3]
+
+
+def test_verdict_without_all_gives_figures_and_how_to_compare():
+    """One arm: two sentences; with its control a third; of many arms four are named."""
+    values = {"mix": [0.5, 0.7, None], "mix-random": [0.4, 0.6, None]}
+    one = verdict(
+        summarise(metrics_table(test={"mix": values["mix"]}), arms_table(mix=200), seed=1, resamples=50)
+    )
+    assert one == [
+        "NDCG@10 on 2 test queries with a relevant document: `mix` 0.600 (95% interval 0.500 to 0.700), "
+        "trained on 200 rows (20.0% of the training rows) in 2.0 s.",
+        "Whether this is better or worse than training on everything is not known: to compare, add `all` to "
+        "the arms (`--arms all,mix`).",
+    ]
+    arms = arms_table(**{"mix-random": 200, "mix": 200})
+    both = verdict(summarise(metrics_table(test=values), arms, seed=1, resamples=50))
+    assert "; `mix` 0.600" in both[0]
+    assert both[1].startswith("Against random negatives in the same number: `mix` +0.100 (p = ")
+    assert both[2].endswith("(`--arms all,mix-random,mix`).")
+    six = {name: [0.5, 0.6] for name in "abcdef"}
+    said = verdict(
+        summarise(metrics_table(test=six), arms_table(**dict.fromkeys(six, 5)), seed=1, resamples=50)
+    )
+    assert said[0].count("trained on") == 4
+    assert said[0].endswith(", and 2 more arms.")
 
 
 def test_verdict_at_the_edges():

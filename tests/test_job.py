@@ -25,7 +25,7 @@ from tests.filesystem import fill, small_disk
 from tests.samples import write_letor_source
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
-ARMS = ["random-20"]  # with its baseline: `all`, which trains on the dataset, and one with a prepared set
+ARMS = ["all", "random-20"]  # one trains on the dataset, one on a prepared set
 SETTINGS: dict[str, Any] = {
     "ranker": {"trees": 5, "min_rows_per_leaf": 5},
     "score": {"folds": 2},
@@ -38,7 +38,7 @@ STEPS = [
     "metrics", "summary", "report",
 ]  # fmt: skip
 LAST = {"summary", "report"}
-RESCORED = {"scores", "selection/all", "selection/random-20", "prepared/random-20", "report"}
+RESCORED = {"scores", "selection/random-20", "prepared/random-20", "report"}
 
 
 def go(
@@ -120,7 +120,7 @@ def test_a_second_run_does_nothing(source: Path, copy: Path) -> None:
         return {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in files}
 
     before, events = states(), list[Event]()
-    assert go(source, copy, observer=events.append) == Outcome(copy)
+    assert go(source, copy, observer=events.append) == Outcome(copy, compared=True)
     assert states() == before
     assert [event.step for event in events if event.state == "kept"] == STEPS
     assert {event.state for event in events} == {"start", "kept"}
@@ -213,7 +213,7 @@ def test_a_lost_manifest_costs_a_full_run(source: Path, finished: Path, copy: Pa
     [
         ("evaluate.cutoffs=[1,5]", {"metrics/all", "metrics/random-20", "metrics", *LAST}),
         ("evaluate.resamples=200", LAST),
-        ("ranker.trees=6", set(STEPS) - {"ingest"}),
+        ("ranker.trees=6", set(STEPS) - {"ingest", "selection/all"}),  # `all` is not chosen by score
         ("seed=2", set(STEPS) - {"ingest"}),
         # Other scores do not change a random choice: the prepared set has the same bytes, its model is kept.
         ("score.folds=3", {"initial/0", "initial/1", *RESCORED}),
@@ -244,10 +244,38 @@ def test_another_row_runs_everything(source: Path, tmp_path: Path, copy: Path, q
 
 def test_an_arm_more_costs_only_itself(source: Path, copy: Path, quick: None) -> None:
     """The others' selections, models and metrics are kept; without it again, only the tables are rewritten."""
-    more = ran(source, copy, arms=["random-20", "top-20"])
+    more = ran(source, copy, arms=[*ARMS, "top-20"])
     top = {"selection/top-20", "prepared/top-20", "model/top-20", "metrics/top-20"}
     assert more == {*top, "metrics", *LAST}
     assert ran(source, copy) == {"metrics", *LAST}
+
+
+def test_an_arm_alone_is_trained_alone(source: Path, finished: Path, tmp_path: Path, quick: None) -> None:
+    """Neither `all` nor a control joins it; its files are those it has among others."""
+    root = tmp_path / "run"
+    alone = {step for step in STEPS if not step.endswith("/all")}
+    assert ran(source, root, arms=["random-20"]) == alone
+    whole = contents(finished)
+    for name in (
+        "prepared/random-20/part-00000.parquet",
+        "models/random-20.txt",
+        "metrics/random-20.parquet",
+    ):
+        assert contents(root)[name] == whole[name]
+    both = {"selection/all", "model/all", "metrics/all", "metrics", *LAST}
+    assert ran(source, root) == both
+    assert contents(root) == whole
+
+
+def test_all_alone_needs_no_scores(source: Path, finished: Path, tmp_path: Path, quick: None) -> None:
+    """Nothing is scored for the arm that keeps every row, and its files are those it has among others."""
+    root = tmp_path / "run"
+    steps = {"ingest", "selection/all", "model/all", "metrics/all", "metrics", *LAST}
+    assert ran(source, root, arms=["all"]) == steps
+    for name in ("selection/all.parquet", "models/all.txt", "metrics/all.parquet"):
+        assert (root / name).read_bytes() == (finished / name).read_bytes()
+    with pytest.raises(ConfigError, match="name an arm that chooses"):
+        go(source, root, arms=["all"], until=Until.SCORE)
 
 
 # ---- Interruption ----------------------------------------------------------------------------------------
@@ -326,22 +354,22 @@ from flows.body import Plain, body
 from pipeline.config import Config
 from pipeline.job import Job
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background process of some shells
-source, root, config, arm, threads = sys.argv[1:]
+source, root, config, arms, threads = sys.argv[1:]
 watch = lambda event: print(event.state, event.step, flush=True)
-job = Job(Path(source), Path(root), config=Config.model_validate_json(config), threads=int(threads), arms=[arm],
-          observer=watch)
+job = Job(Path(source), Path(root), config=Config.model_validate_json(config), threads=int(threads),
+          arms=arms.split(","), observer=watch)
 body(job, Plain(), command="the victim")
 """
 
 
 @pytest.fixture
-def victim(source: Path, tmp_path: Path) -> Iterator[Callable[[int], "subprocess.Popen[str]"]]:
+def victim(source: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """Start the job in a process of its own; it is killed at the end, if it is still there."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(threads: int) -> "subprocess.Popen[str]":
-        config = parse(SETTINGS).model_dump_json()
-        arguments = [str(source), str(tmp_path / "run"), config, *ARMS, str(threads)]
+    def start(threads: int, *settings: str) -> "subprocess.Popen[str]":
+        config = parse(override(SETTINGS, settings)).model_dump_json()
+        arguments = [str(source), str(tmp_path / "run"), config, ",".join(ARMS), str(threads)]
         command = [sys.executable, "-c", VICTIM, *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         started.append(
@@ -361,7 +389,7 @@ def test_a_killed_run_goes_on(
     source: Path,
     finished: Path,
     tmp_path: Path,
-    victim: Callable[[int], "subprocess.Popen[str]"],
+    victim: Callable[..., "subprocess.Popen[str]"],
     quick: None,
 ) -> None:
     """SIGKILL amid two trainings: their processes end too, the lock is free, finished steps are kept."""
@@ -390,7 +418,7 @@ def test_a_run_killed_while_it_reads_goes_on(
     source: Path,
     finished: Path,
     tmp_path: Path,
-    victim: Callable[[int], "subprocess.Popen[str]"],
+    victim: Callable[..., "subprocess.Popen[str]"],
     quick: None,
 ) -> None:
     """SIGKILL in the first step leaves a half dataset, which the next run sweeps away."""
@@ -429,7 +457,7 @@ def test_a_run_goes_on_when_its_source_is_gone(source: Path, copy: Path, tmp_pat
     go(mine, copy)
     shutil.rmtree(mine)
     assert ran(mine, copy) == set()
-    assert ran(None, copy, "ranker.trees=6") == set(STEPS) - {"ingest"}
+    assert ran(None, copy, "ranker.trees=6") == set(STEPS) - {"ingest", "selection/all"}
 
 
 def test_another_source_that_is_not_there_is_a_mistake(copy: Path, tmp_path: Path) -> None:
@@ -526,25 +554,40 @@ def test_an_arm_that_fails_is_left_out(
     source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, quick: None, failed: str
 ) -> None:
     """The others are complete and compared, the control of the rest being the arm that failed or not."""
-    arms = ["random-20", "top-20"]
+    arms = [*ARMS, "top-20"]
     (copy / "models" / "random-20.txt").unlink()
     with monkeypatch.context() as patch:
         failing(patch, failed)
         outcome = go(source, copy, arms=arms)
     assert outcome.failures == [f"training arm {failed!r}: LightGBM crashed (SIGSEGV)"]
-    left = [arm for arm in ("all", *arms) if arm != failed]
+    left = [arm for arm in arms if arm != failed]
     for name in ("summary", "metrics"):
         assert pl.read_parquet(copy / f"{name}.parquet")["arm"].unique(maintain_order=True).to_list() == left
     assert (copy / "report.html").is_file()
     assert f"model/{failed}" in ran(source, copy, arms=arms)
     summary = pl.read_parquet(copy / "summary.parquet")
-    assert summary["arm"].unique(maintain_order=True).to_list() == ["all", *arms]
+    assert summary["arm"].unique(maintain_order=True).to_list() == arms
 
 
-def test_the_baseline_cannot_be_left_out(
+def test_an_arm_that_fails_alone_leaves_nothing_to_compare(
     source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, quick: None
 ) -> None:
-    """Without `all` there is nothing to compare with: the run ends with its error."""
+    """Its error is reported, and what an earlier run found stays."""
+    before = contents(copy)
+    (copy / "models" / "random-20.txt").unlink()
+    failing(monkeypatch, "random-20")
+    outcome = go(source, copy, arms=["random-20"])
+    assert outcome.failures == ["training arm 'random-20': LightGBM crashed (SIGSEGV)"]
+    assert not outcome.compared
+    assert before.items() - contents(copy).items() == {
+        ("models/random-20.txt", before["models/random-20.txt"])
+    }
+
+
+def test_a_baseline_asked_for_cannot_be_left_out(
+    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    """Who names `all` wants the others compared with it: the run ends with its error."""
     (copy / "models" / "all.txt").unlink()
     failing(monkeypatch, "all")
     with pytest.raises(TrainingError, match="training arm 'all'"):
@@ -627,10 +670,10 @@ def test_a_read_only_run_is_one_line(source: Path, finished: Path) -> None:
 
 
 def test_an_interrupted_run_does_not_wait_for_its_trainings(
-    source: Path, tmp_path: Path, victim: Callable[[int], "subprocess.Popen[str]"]
+    source: Path, tmp_path: Path, victim: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
     """Ctrl-C amid a training ends run and training at once, not when the last tree is done."""
-    process = victim(2)
+    process = victim(2, "ranker.trees=100000", "score.trees=100000")
     assert process.stdout is not None
     for line in process.stdout:
         if line == "start initial/1\n":

@@ -352,6 +352,24 @@ def test_page_copes_with_what_is_missing(name: str, summary: pl.DataFrame, metri
     assert not re.search(r"\b(nan|None|inf|null)\b", body)
 
 
+@pytest.mark.parametrize("arms", [["mixed-20-guard75"], ["random-20", "mixed-20-guard75"]])
+def test_page_without_all_has_no_empty_part(arms: list[str]) -> None:
+    """Neither differences nor a look query by query, no column of dashes; the verdict says how to compare."""
+    metrics = _metrics(arms)
+    page = _page(_summary(metrics, arms), metrics)
+    tree = _tree(page)
+    assert [_text(h) for h in tree.iter("h2")] == [
+        "Verdict", "NDCG@10 against training rows kept", "All figures on test",
+        "Queries without a relevant document",
+    ]  # fmt: skip
+    head, *rows = _tables(page)[0]
+    assert [row[0] for row in rows] == arms
+    assert head[-1] == "NDCG @10"
+    assert "\u2013" not in {cell for row in rows for cell in row}
+    assert f"--arms {','.join(['all', *arms])}" in [_text(code) for code in tree.iter("code")]
+    assert len(list(tree.iter("svg"))) == 1
+
+
 def test_long_names_are_whole_in_the_table_and_cut_in_charts() -> None:
     """The table shows an arm's full name; a chart keeps both ends of it."""
     long = "a" * 60 + "-strategy-10"
@@ -384,10 +402,18 @@ def test_markdown_table_by_hand() -> None:
         train_seconds=pl.Series([12.34, None]),
     )
     assert markdown.table(frame, cutoff=10).splitlines() == [
-        "| arm | rows | share | training s | NDCG@10 | difference to `all` | p (Holm) | to `random` |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-        "| **all** | 36,000 | 100.0% | 12.3 | 0.5000 | \u2013 | \u2013 | \u2013 |",
-        "| top-10 | 3,600 | 10.0% | \u2013 | 0.2500 | \u22120.2500 | <0.001 | \u2013 |",
+        "| arm | rows | share | training s | NDCG@10 | difference to `all` | p (Holm) |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        "| **all** | 36,000 | 100.0% | 12.3 | 0.5000 | \u2013 | \u2013 |",
+        "| top-10 | 3,600 | 10.0% | \u2013 | 0.2500 | \u22120.2500 | <0.001 |",
+    ]
+    alone = frame.filter(arm="top-10").with_columns(
+        delta=pl.lit(None, pl.Float64), delta_random=pl.lit(0.1), recommended=pl.lit(None, pl.Boolean)
+    )
+    assert markdown.table(alone, cutoff=10).splitlines() == [
+        "| arm | rows | share | training s | NDCG@10 | to `random` |",
+        "|---|---:|---:|---:|---:|---:|",
+        "| top-10 | 3,600 | 10.0% | \u2013 | 0.2500 | +0.1000 |",
     ]
 
 

@@ -80,7 +80,9 @@ def trained(tmp_path_factory):
     file = write_part(where / "train.parquet", judgments(20, 10, seed=3))
     models = [where / f"{number}.txt" for number in range(4)]
     for deal in range(2):
-        facts = score.fit([file], models[2 * deal : 2 * deal + 2], deal=deal, config=CONFIG, seed=1, threads=1)
+        facts = score.fit(
+            [file], models[2 * deal : 2 * deal + 2], deal=deal, config=CONFIG, seed=1, threads=1
+        )
         assert facts["rows"] == 200
     score.fit([file], [where / "all.txt"], deal=score.IN_SAMPLE, config=CONFIG, seed=1, threads=1)
     assert not list(where.glob("*-rows"))
@@ -148,18 +150,14 @@ def test_failure_leaves_no_scratch_file(tmp_path, monkeypatch):
     monkeypatch.setattr(child.sys, "executable", "/bin/false")
     message = r"^training the initial rankers of deal 1: the process ended with code 1$"
     with pytest.raises(TrainingError, match=message):
-        score.fit(
-            [file], [tmp_path / "a.txt", tmp_path / "b.txt"], deal=1, config=CONFIG, seed=1, threads=1
-        )
+        score.fit([file], [tmp_path / "a.txt", tmp_path / "b.txt"], deal=1, config=CONFIG, seed=1, threads=1)
     assert [path.name for path in tmp_path.iterdir()] == ["train.parquet"]
 
 
 def test_a_share_of_few_negatives_is_no_less_than_a_number():
     """A tenth of 30 is 3, but at least 5 are drawn; of 3 all."""
     keys = scores_of((1, [0] * 30 + [1, 2], [0] * 32), (2, [0, 0, 0, 1], [0] * 4))
-    chosen = score.training_rows(
-        keys, folds=1, leave_out=score.IN_SAMPLE, seed=1, negatives=0.1, at_least=5
-    )
+    chosen = score.training_rows(keys, folds=1, leave_out=score.IN_SAMPLE, seed=1, negatives=0.1, at_least=5)
     counts = keys.join(chosen, on="row_id").filter(label=0).group_by("qid").len().sort("qid")
     assert counts["len"].to_list() == [5, 3]
 

@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from flows.body import Plain, body
+from flows.body import Plain, Until, body
 from pipeline import parts, tables
 from pipeline.config import Config, SelectConfig
 from pipeline.errors import ConfigError, SourceError
@@ -233,6 +233,30 @@ def test_a_query_with_too_many_positives_is_refused(limit):
     keys = scores_of((1, [0] * 20, [0] * 20), (2, [1] * 7, [0] * 7))
     with pytest.raises(SourceError, match=r"^train: query 2 has 7 relevant rows, and LightGBM takes 6 rows"):
         select.too_long(keys, Path("train"))
+
+
+def test_all_is_chosen_without_scores_as_with_them(tmp_path, limit):
+    """Six of query 1's eleven rows stay, the same as with scores; where score and rank stood is nothing."""
+    training = write_part(tmp_path / "train.parquet", judgments_of(SCORES))
+    facts = select.run_all([training], tmp_path / "out.parquet", arm=parse("all"), config=CONFIG, seed=1)
+    rows = pl.read_parquet(tmp_path / "out.parquet")
+    scored = selection("all")
+    assert rows.drop("score", "neg_rank").equals(scored.drop("score", "neg_rank"))
+    assert rows.select(pl.col("score", "neg_rank").is_null().all()).row(0) == (True, True)
+    assert pq.read_schema(tmp_path / "out.parquet").equals(tables.selection(qid=tables.QID_INT))
+    assert (facts["rows"], facts["of_rows"], facts["shortfall"]) == (12, 17, 5)
+
+
+def test_all_alone_announces_long_queries_and_refuses_hopeless_ones(tmp_path, monkeypatch):
+    """What the initial rankers find out is found out without them."""
+    source = write_letor_source(tmp_path / "source")
+    job = Job(source, tmp_path / "run", config=Config(), arms=["all"])
+    monkeypatch.setattr(select, "MAX_QUERY_ROWS", 14)
+    body(job, Plain(), until=Until.SELECT)
+    assert any("longer than the 14 rows LightGBM takes" in notice for notice in job.notices())
+    monkeypatch.setattr(select, "MAX_QUERY_ROWS", 1)
+    with pytest.raises(SourceError, match="relevant rows, and LightGBM takes 1 rows per query"):
+        body(job, Plain(), until=Until.SELECT)
 
 
 # ---- The edge: paths ---------------------------------------------------------------------------------------

@@ -66,6 +66,11 @@ class Arm:
         control = Arm(CONTROL, self.budget).name
         return None if self.strategy == BASELINE or self.name == control else control
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether initial rankers have to score the rows first; not for an arm that keeps them all."""
+        return self != Arm(BASELINE)
+
     def choice(self, config: SelectConfig) -> Choice:
         """Return what the arm's strategy says of each candidate."""
         return _call(STRATEGIES[self.strategy], config, n=self.budget.n)
@@ -162,33 +167,42 @@ def _guards(suffix: str, *, where: str) -> tuple[tuple[str, float | None], ...]:
 
 
 def panel(config: SelectConfig, names: Iterable[str] = ()) -> list[Arm]:
-    """Return the arms of a run: the baseline, then by budget the control and the others.
+    """Return the arms of a run, each once: the baseline, then by budget the control and the others.
 
     Args:
-        config: The fractions, counts and strategies of the panel.
-        names: Arms by name instead; the baseline and each arm's control join them.
+        config: The fractions, counts and strategies of the panel, which always holds the baseline and, for
+            every budget, the control.
+        names: Arms by name instead: these and no others.
     """
-    arms = [parse(name) for name in names]
-    budgets = {arm.budget for arm in arms if arm.strategy != BASELINE}
-    if not arms:
-        kinds = [parse(name) for name in config.strategies]
-        for name, kind in zip(config.strategies, kinds, strict=True):
-            if kind.budget != EVERYTHING:
-                raise ConfigError(
-                    f"select.strategies: {name!r} has a percentage; those go in select.fractions"
-                    if not kind.budget.unit
-                    else f"select.strategies: {name!r} has a count; those go in select.counts"
-                )
-        budgets = {Budget("", fraction) for fraction in config.fractions}
-        budgets |= {Budget.parse(count, where="select.counts") for count in config.counts}
-        arms = [
-            kind if kind.strategy == BASELINE else replace(kind, budget=budget)
-            for budget in sorted(budgets)
-            for kind in kinds
-        ]
-    wanted = [Arm(BASELINE)]
-    for budget in sorted(budgets):
-        wanted.append(Arm(CONTROL, budget))
-        wanted += [arm for arm in arms if arm.budget == budget and arm.strategy != BASELINE]
-    wanted += [arm for arm in arms if arm.strategy == BASELINE]
-    return list(dict.fromkeys(wanted))
+    named = [parse(name) for name in names]
+    return _in_order(named or _of_settings(config))
+
+
+def _of_settings(config: SelectConfig) -> list[Arm]:
+    """Return the panel of the settings, in any order and some arms more than once."""
+    kinds = [parse(name) for name in config.strategies]
+    for name, kind in zip(config.strategies, kinds, strict=True):
+        if kind.budget != EVERYTHING:
+            raise ConfigError(
+                f"select.strategies: {name!r} has a percentage; those go in select.fractions"
+                if not kind.budget.unit
+                else f"select.strategies: {name!r} has a count; those go in select.counts"
+            )
+    budgets = {Budget("", fraction) for fraction in config.fractions}
+    budgets |= {Budget.parse(count, where="select.counts") for count in config.counts}
+    arms = [
+        kind if kind.strategy == BASELINE else replace(kind, budget=budget)
+        for budget in sorted(budgets)
+        for kind in kinds
+    ]
+    return [Arm(BASELINE), *(Arm(CONTROL, budget) for budget in budgets), *arms]
+
+
+def _in_order(arms: Iterable[Arm]) -> list[Arm]:
+    """Return each arm once; those of a budget stay as given behind its control, guarded baselines go last."""
+
+    def place(arm: Arm) -> tuple[int, Budget, bool]:
+        group = 1 if arm.strategy != BASELINE else 2 if arm.guards else 0
+        return group, arm.budget, arm != Arm(CONTROL, arm.budget)
+
+    return sorted(dict.fromkeys(arms), key=place)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
 from pipeline import draws, parts, tables
 from pipeline.config import SelectConfig
@@ -252,7 +253,26 @@ def run(
         score = found["score"].to_numpy()
     selector = Selector(table, arm, config=config, seed=seed, training=training)
     rows = selector.selection(score, round=round) if arm.bags == 1 else selector.bagged(arm.bags)
-    qid = parts.schema_of([scores]).field("qid").type
+    return _written(rows, out, arm, qid=parts.schema_of([scores]).field("qid").type)
+
+
+def run_all(files: Sequence[Path], out: Path, *, arm: Arm, config: SelectConfig, seed: int) -> dict[str, Any]:
+    """Write SELECTION of an arm that needs no scores; ``score`` and ``neg_rank`` are null.
+
+    Args:
+        files: Parts of the training split.
+        out: File to write.
+        arm: The arm: `all`.
+        config: Parameters of the strategies.
+        seed: Seed of the draws that shorten a query longer than LightGBM takes.
+    """
+    keys = parts.read_keys(files).with_columns(score=pl.lit(None, dtype=pl.Float64))
+    rows = select(keys, arm, config=config, seed=seed).with_columns(neg_rank=pl.lit(None, dtype=pl.UInt32))
+    return _written(rows, out, arm, qid=parts.schema_of(files).field("qid").type)
+
+
+def _written(rows: pl.DataFrame, out: Path, arm: Arm, *, qid: pa.DataType) -> dict[str, Any]:
+    """Write SELECTION; return how many rows it keeps and what it falls short of."""
     parts.write_table(out, rows, tables.selection(qid=qid, bags=arm.bags > 1))
     negatives = rows.filter(pl.col("label") == 0)
     reasons = rows["reason"].value_counts().sort("reason")

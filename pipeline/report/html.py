@@ -10,7 +10,7 @@ import polars as pl
 from pipeline.paired import ALPHA
 from pipeline.report import forest, listing, shares, wins
 from pipeline.report.svg import escape, tag
-from pipeline.report.wording import Row, deciding, figures
+from pipeline.report.wording import Row, compared, deciding, figures
 from pipeline.verdict import BASELINE, verdict
 
 
@@ -77,7 +77,7 @@ def page(
         _differences(rows, cutoff),
         _figures(summary, cutoff, config),
         _conventions(summary, rows, cutoff),
-        _per_query(summary, metrics, cutoff),
+        _per_query(summary, metrics, rows, cutoff),
         _details("Settings", listing.settings(config)),
     ]
     style = files("pipeline.report").joinpath("style.css").read_text(encoding="utf-8")
@@ -92,6 +92,15 @@ def page(
     )
     body = tag("body", tag("main", "\n".join(part for part in sections if part)))
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _has_all(rows: list[Row]) -> bool:
+    return any(row["arm"] == BASELINE for row in rows)
+
+
+def _apart(rows: list[Row]) -> bool:
+    """Tell whether the arms stand for themselves: one alone, or several without `all`."""
+    return bool(rows) and (len(rows) == 1 or not _has_all(rows))
 
 
 def _recommended(summary: pl.DataFrame) -> str | None:
@@ -132,9 +141,12 @@ def _shares(rows: list[Row], cutoff: int, *, folds: str | None) -> str:
     ring = " The ring marks the recommended arm." if any(row["recommended"] for row in rows) else ""
     note = (
         "Each mark is an arm: its height is the mean over the test queries, the bar its 95 % interval. Marks "
-        "of the same share stand side by side. The dashed line and the band are `all`, trained on every row. "
-        "Bars that overlap do not mean that arms are equal: the next chart compares query by query."
+        "of the same share stand side by side."
     )
+    if _has_all(rows):
+        note += " The dashed line and the band are `all`, trained on every row."
+    if compared(rows, to="all"):
+        note += " Bars that overlap do not mean that arms are equal: the next chart compares query by query."
     return _section(f"NDCG@{cutoff} against training rows kept", _chart(chart), _note(note + ring + pooled))
 
 
@@ -142,7 +154,7 @@ def _differences(rows: list[Row], cutoff: int) -> str:
     chart = forest.chart(rows, cutoff=cutoff)
     title = f"Difference of NDCG@{cutoff} to all"
     if not chart:
-        return _section(title, _note("There is no difference to `all` to show."))
+        return "" if _apart(rows) else _section(title, _note("There is no difference to `all` to show."))
     far = (
         " An arrow points to an arm beyond the scale; its figures are at the right."
         if forest.off_scale(rows)
@@ -160,17 +172,24 @@ def _figures(summary: pl.DataFrame, cutoff: int, config: dict[str, Any]) -> str:
         return ""
     resamples = config.get("evaluate", {}).get("resamples")
     of = f" of {resamples:,} resamples" if isinstance(resamples, int) else ""
+    rows = figures(summary, cutoff=cutoff).to_dicts()
+    to_all, to_random = compared(rows, to="all"), compared(rows, to="random")
+    chance = (
+        "to `random` at the same fraction, which tells whether the choice of negatives did it or their number"
+    )
+    to = ", and ".join(["to `all`"] * to_all + [chance] * to_random)
     note = (
-        f"Differences are at cutoff {cutoff}, paired by query: to `all`, and to `random` at the same "
-        "fraction, which tells whether the choice of negatives did it or their number. Intervals: 95 %, "
-        f"bootstrap over queries{of}. p: two-sided sign-flip test; Holm: adjusted for all arms at this "
-        "cutoff. Training seconds: wall time, all folds."
+        (f"Differences are at cutoff {cutoff}, paired by query: {to}. " if to else "")
+        + (f"Intervals: 95 %, bootstrap over queries{of}. " if to_all else "")
+        + ("p: two-sided sign-flip test. " if to else "")
+        + ("Holm: adjusted for all arms at this cutoff. " if to_all else "")
+        + "Training seconds: wall time, all folds."
     )
     body = [listing.arms(summary, split="test", cutoff=cutoff), _note(note)]
     if len(figures(summary, cutoff=cutoff, split="vali")):
-        chosen = _note("The recommendation is made on these lists alone.")
+        chosen = [_note("The recommendation is made on these lists alone.")] if _recommended(summary) else []
         body.append(
-            _details("The same on validation", listing.arms(summary, split="vali", cutoff=cutoff), chosen)
+            _details("The same on validation", listing.arms(summary, split="vali", cutoff=cutoff), *chosen)
         )
     return _section("All figures on test", *body)
 
@@ -187,8 +206,10 @@ def _conventions(summary: pl.DataFrame, rows: list[Row], cutoff: int) -> str:
     )
 
 
-def _per_query(summary: pl.DataFrame, metrics: pl.DataFrame, cutoff: int) -> str:
+def _per_query(summary: pl.DataFrame, metrics: pl.DataFrame, rows: list[Row], cutoff: int) -> str:
     arm, title = _recommended(summary), "Query by query"
+    if arm is None and _apart(rows):
+        return ""  # the verdict tells how to compare
     if arm is None:
         return _section(title, _note("No arm is recommended, so there is none to look at query by query."))
     if arm == BASELINE:

@@ -8,7 +8,7 @@ import polars as pl
 from pipeline.folds import of_splits
 from pipeline.paired import ALPHA
 from pipeline.report.svg import escape, tag
-from pipeline.report.wording import MISSING, Row, figures, interval, number, p_value, significant
+from pipeline.report.wording import MISSING, Row, compared, figures, interval, number, p_value, significant
 from pipeline.verdict import BASELINE
 
 
@@ -66,7 +66,10 @@ def _two(above: str, below: str) -> str:
 
 
 def arms(summary: pl.DataFrame, *, split: str, cutoff: int) -> str:
-    """Return every arm's figures on one split: NDCG at each cutoff, differences at the deciding one."""
+    """Return every arm's figures on one split: NDCG at each cutoff, differences at the deciding one.
+
+    Differences that no arm has, to an arm that was not trained, have no columns.
+    """
     rows = figures(summary, cutoff=cutoff, split=split).to_dicts()
     cutoffs: list[int] = summary["cutoff"].unique().sort().to_list()
     per_arm = {
@@ -75,32 +78,51 @@ def arms(summary: pl.DataFrame, *, split: str, cutoff: int) -> str:
     }
     head: list[str | tuple[str, str]] = [
         "arm", ("rows", "share"), "negatives kept", "training s", *(f"NDCG @{k}" for k in cutoffs),
-        ("to all", "95 % interval"), ("Holm\u00a0p", "plain p"), ("to random", "plain p"),
     ]  # fmt: skip
+    to_all, to_random = compared(rows, to="all"), compared(rows, to="random")
+    if to_all:
+        head += [("to all", "95 % interval"), ("Holm\u00a0p", "plain p")]
+    if to_random:
+        head.append(("to random", "plain p"))
     body = [
-        ("chosen" if row["recommended"] else None, _arm(row, [per_arm.get((row["arm"], k)) for k in cutoffs]))
+        (
+            "chosen" if row["recommended"] else None,
+            _arm(row, [per_arm.get((row["arm"], k)) for k in cutoffs])
+            + (_to_all(row) if to_all else [])
+            + ([_to_random(row)] if to_random else []),
+        )
         for row in rows
     ]
     return table(head, body, class_="arms")
 
 
 def _arm(row: Row, ndcg: Sequence[float | None]) -> list[str]:
+    """Return the cells of an arm's own figures."""
     name = escape(row["arm"]) + (tag("span", "recommended", class_="badge") if row["recommended"] else "")
-    delta, holm = number(row["delta"], "+z.4f"), escape(p_value(row["p_holm"]))
-    if significant(row, ALPHA):
-        delta, holm = tag("strong", delta), tag("strong", holm)
     return [
         name, _two(f"{row['rows']:,}", f"{row['rows_fraction']:.1%}"), f"{row['negatives_fraction']:.1%}",
         number(row["train_seconds"], ",.1f"), *(number(value) for value in ndcg),
-        _two(delta, interval(row["delta_low"], row["delta_high"])), _two(holm, escape(p_value(row["p"]))),
-        _two(number(row["delta_random"], "+z.4f"), escape(p_value(row["p_random"]))),
     ]  # fmt: skip
 
 
+def _to_all(row: Row) -> list[str]:
+    delta, holm = number(row["delta"], "+z.4f"), escape(p_value(row["p_holm"]))
+    if significant(row, ALPHA):
+        delta, holm = tag("strong", delta), tag("strong", holm)
+    return [_two(delta, interval(row["delta_low"], row["delta_high"])), _two(holm, escape(p_value(row["p"])))]
+
+
+def _to_random(row: Row) -> str:
+    return _two(number(row["delta_random"], "+z.4f"), escape(p_value(row["p_random"])))
+
+
 def conventions(summary: pl.DataFrame, *, cutoff: int) -> str:
-    """Return what a query without a relevant document may count, and what `all` reaches under each choice."""
-    base = figures(summary, cutoff=cutoff).filter(pl.col("arm") == BASELINE).to_dicts()
-    row = base[0] if base else {"ndcg": None, "ndcg_empty0": None, "ndcg_empty1": None}
+    """Return what a query without a relevant document may count, and what that makes of an arm's NDCG.
+
+    The arm is `all`, or the first where `all` was not trained.
+    """
+    of_test = figures(summary, cutoff=cutoff).to_dicts()
+    row = next((row for row in of_test if row["arm"] == BASELINE), of_test[0])
     rows = [
         (
             "Left out",
@@ -119,7 +141,7 @@ def conventions(summary: pl.DataFrame, *, cutoff: int) -> str:
         ),
     ]
     body = [(None, [name, escape(why), number(row[key])]) for name, why, key in rows]
-    return table(["convention", "meaning", f"NDCG@{cutoff} of {BASELINE}"], body, class_="text")
+    return table(["convention", "meaning", f"NDCG@{cutoff} of {row['arm']}"], body, class_="text")
 
 
 def settings(config: Mapping[str, Any]) -> str:

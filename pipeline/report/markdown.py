@@ -5,32 +5,27 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.layout import RunLayout
-from pipeline.report.wording import deciding, figures, number, p_value
+from pipeline.report.wording import compared, deciding, figures, number, p_value
 from pipeline.verdict import verdict
 
-__all__ = ["figures", "number", "summary", "table"]
+__all__ = ["compared", "figures", "number", "summary", "table"]
 
 
 def table(summary: pl.DataFrame, *, cutoff: int) -> str:
-    """Return the arms as a Markdown table."""
-    head = [
-        "arm",
-        "rows",
-        "share",
-        "training s",
-        f"NDCG@{cutoff}",
-        "difference to `all`",
-        "p (Holm)",
-        "to `random`",
-    ]
+    """Return the arms as a Markdown table; without columns of differences that no arm has."""
+    rows = figures(summary, cutoff=cutoff).to_dicts()
+    to_all, to_random = compared(rows, to="all"), compared(rows, to="random")
+    head = ["arm", "rows", "share", "training s", f"NDCG@{cutoff}"]
+    head += ["difference to `all`", "p (Holm)"] * to_all + ["to `random`"] * to_random
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    lines += [
-        f"| {'**' + row['arm'] + '**' if row['recommended'] else row['arm']} | {row['rows']:,} "
-        f"| {row['rows_fraction']:.1%} | {number(row['train_seconds'], '.1f')} | {number(row['ndcg'])} "
-        f"| {number(row['delta'], '+z.4f')} | {p_value(row['p_holm'])} "
-        f"| {number(row['delta_random'], '+z.4f')} |"
-        for row in figures(summary, cutoff=cutoff).to_dicts()
-    ]
+    for row in rows:
+        cells = [
+            f"**{row['arm']}**" if row["recommended"] else row["arm"], f"{row['rows']:,}",
+            f"{row['rows_fraction']:.1%}", number(row["train_seconds"], ".1f"), number(row["ndcg"]),
+        ]  # fmt: skip
+        cells += [number(row["delta"], "+z.4f"), p_value(row["p_holm"])] * to_all
+        cells += [number(row["delta_random"], "+z.4f")] * to_random
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

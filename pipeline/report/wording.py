@@ -1,6 +1,7 @@
 """Figures as people read them: one way to write a number, wherever it stands."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import polars as pl
 
@@ -13,6 +14,11 @@ MINUS = "\u2212"
 def figures(summary: pl.DataFrame, *, cutoff: int, split: str = "test") -> pl.DataFrame:
     """Return SUMMARY's rows of one split and cutoff, in panel order."""
     return summary.filter(pl.col("split") == split, pl.col("cutoff") == cutoff)
+
+
+def compared(rows: Iterable[Row], *, to: Literal["all", "random"]) -> bool:
+    """Tell whether an arm has a difference to `all`, or to `random`, so that there are figures to show."""
+    return any(row["delta" if to == "all" else "delta_random"] is not None for row in rows)
 
 
 def deciding(summary: pl.DataFrame, *, otherwise: int = 10) -> int:

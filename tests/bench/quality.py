@@ -119,7 +119,8 @@ def table(name: str, found: Measured, best: Mapping[str, tuple[Sequence[str], Fl
             f" {found.seconds[arm]:.1f} |"
         )
     for arm, (settings, values) in best.items():
-        yield f"\n`{arm}` with the settings best on validation ({', '.join(settings) or 'the defaults'}): {values.mean():.4f}"
+        chosen = ", ".join(settings) or "the defaults"
+        yield f"\n`{arm}` with the settings best on validation ({chosen}): {values.mean():.4f}"
     yield f"\n`{PREFERRED}` against `all`, both so: {difference(best[PREFERRED][1], best['all'][1])}"
 
 

@@ -23,7 +23,7 @@ SETTINGS = [
     "--set",
     "ranker.min_rows_per_leaf=5",
     "--arms",
-    "top-20,mixed-20-guard75",
+    "all,random-20,top-20,mixed-20-guard75",
 ]
 
 
@@ -177,6 +177,6 @@ def test_parameters_render_as_a_form() -> None:
 
 
 def test_summary_of_the_plain_run_has_every_arm(plain: Path) -> None:
-    """The run these tests compare with holds the arms asked for, their control and the baseline."""
+    """The run these tests compare with holds the arms asked for."""
     arms = pl.read_parquet(plain / "summary.parquet")["arm"].unique().sort().to_list()
     assert arms == ["all", "mixed-20-guard75", "random-20", "top-20"]
