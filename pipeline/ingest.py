@@ -234,9 +234,10 @@ def _stage(
                 files.append(where / f"part-{len(files):05d}.parquet")
                 schema = judgments(features, qid=QID_TEXT if text_qid else QID_INT, doc_id=doc_id)
                 writer = open_part.enter_context(parts.PartWriter(files[-1], schema))
-            ids = pa.array(np.arange(row_id + rows, row_id + rows + batch.num_rows, dtype=np.int64))
-            table = pa.Table.from_batches([batch]).append_column("row_id", ids)
-            writer.write(parts.conform(table, schema, fill=_fill(config)))
+            ids = np.arange(row_id + rows, row_id + rows + batch.num_rows, dtype=np.int64)
+            column = pa.Int64Array.from_buffers(pa.int64(), len(ids), [None, pa.py_buffer(ids)])
+            numbered = batch.add_column(0, schema.field("row_id"), column)
+            writer.write(parts.conform(numbered, schema, fill=_fill(config)))
             rows += batch.num_rows
     return Staged(source, files, features, text_qid, doc_id), rows
 
