@@ -221,13 +221,15 @@ def _stage(
     files: list[Path] = []
     features, text_qid, doc_id, rows = 0, False, False, 0
     writer: parts.PartWriter | None = None
+    last: pa.Schema | None = None
     with ExitStack() as open_part:
         for batch in batches:
-            width = len(features_of(batch.schema.names))
-            needs = (
-                max(features, width), text_qid or batch.schema.field("qid").type != QID_INT,
-                doc_id or "doc_id" in batch.schema.names,
-            )  # fmt: skip
+            if last is None or not batch.schema.equals(last):
+                last = batch.schema
+                needs = (
+                    max(features, len(features_of(last.names))), text_qid or last.field("qid").type != QID_INT,
+                    doc_id or "doc_id" in last.names,
+                )  # fmt: skip
             if writer is None or needs != (features, text_qid, doc_id):
                 features, text_qid, doc_id = needs
                 open_part.close()

@@ -151,7 +151,8 @@ class BlockParser:
         if bad := [p for p in problems if p is not None]:
             raise min(bad, key=lambda p: p.offset)
         columns = [qid, _array(arrays.labels, pa.uint8(), rows), *([] if doc is None else [doc])]
-        columns += [_array(column, pa.float32(), rows) for column in arrays.values[:features]]
+        whole, stride = _array(arrays.values, pa.float32(), arrays.values.size), arrays.values.shape[1]
+        columns += [whole.slice(column * stride, rows) for column in range(features)]
         return pa.RecordBatch.from_arrays(columns, schema=_schema(features, qid.type, doc is not None))
 
     def _settle(self, data: bytes, arrays: _Arrays, odds: int) -> _BadTokenError | None:

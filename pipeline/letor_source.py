@@ -22,7 +22,7 @@ MAX_LINE_BYTES: Final = 64 << 20
 """Longest line: some 25 times a full row of 65,536 features, so only a file without line ends is longer."""
 
 _HEAD_BYTES = 4096
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 512 << 10
 _MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 _MISNAMED = "if it is compressed, its name has to end in .gz, .bz2, .xz or .zst"
 DAMAGED: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
