@@ -13,7 +13,9 @@ from pipeline.tables import feature_names
 
 DATA = os.environ.get("RANKSIEVE_DATA")
 FILES = sorted(Path(DATA).rglob("*.txt*")) if DATA else []
-LETOR = [file for file in FILES if file.name.removesuffix(".gz").endswith(".txt") and file.name != "features.txt"]
+LETOR = [
+    file for file in FILES if file.name.removesuffix(".gz").endswith(".txt") and file.name != "features.txt"
+]
 
 
 @pytest.mark.skipif(not DATA, reason="RANKSIEVE_DATA is not set")
@@ -31,7 +33,9 @@ def test_every_value_is_as_scikit_learn_reads_it(file: Path) -> None:
         with np.errstate(over="ignore"):
             theirs = values[rows].toarray().astype(np.float32)
         # scikit-learn keeps no zeros, and so no sign of one.
-        np.testing.assert_array_equal((ours + np.float32(0)).view(np.uint32), theirs[:, :width].view(np.uint32))
+        np.testing.assert_array_equal(
+            (ours + np.float32(0)).view(np.uint32), theirs[:, :width].view(np.uint32)
+        )
         assert not theirs[:, width:].any()
         np.testing.assert_array_equal(batch["label"].to_numpy(), labels[rows])
         np.testing.assert_array_equal(batch["qid"].to_numpy(), queries[rows])

@@ -1,4 +1,7 @@
-"""The text that is read: made up by `ranksieve generate`, RANKSIEVE_BENCH_MB megabytes of each kind."""
+"""How much is measured: RANKSIEVE_BENCH_MB megabytes of text of each kind, RANKSIEVE_BENCH_ROWS scored rows.
+
+The text is made up as `ranksieve generate` does.
+"""
 
 import os
 import re
@@ -10,6 +13,7 @@ import pytest
 from pipeline import generate
 
 MEGABYTES = int(os.environ.get("RANKSIEVE_BENCH_MB", "200"))
+ROWS = int(os.environ.get("RANKSIEVE_BENCH_ROWS", "1000000"))
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bench.conftest import MEGABYTES
+from tests.bench.conftest import ROWS
 from tests.bench.timing import Program, compare
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
 DOCUMENTS = 120
-LISTS = MEGABYTES * 3_800 // DOCUMENTS
+LISTS = ROWS // DOCUMENTS
 
 LOAD = """
 import sys, numpy as np

@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 
 from pipeline import parts, tables
-from tests.bench.conftest import MEGABYTES
+from tests.bench.conftest import ROWS
 from tests.bench.timing import Program, compare
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
 DOCUMENTS = 120
-QUERIES = MEGABYTES * 1000 // DOCUMENTS
+QUERIES = ROWS // DOCUMENTS
 
 PROGRAMS = {
     "ranksieve, top-20, SELECTION written": Program(
