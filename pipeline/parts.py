@@ -156,7 +156,8 @@ def open_part(path: Path) -> pq.ParquetFile:
         StorageError: It is not there or damaged.
     """
     try:
-        return pq.ParquetFile(path, memory_map=True)
+        # Not mapped: what was once read of a mapped file counts as this process's memory.
+        return pq.ParquetFile(path, memory_map=False, pre_buffer=False)
     except FileNotFoundError:
         raise StorageError(f"{path}: not there; run the earlier stage again") from None
     except (pa.ArrowInvalid, OSError) as error:
