@@ -299,7 +299,8 @@ def _features(
     """Read ``index:value`` up to a comment or the line end: (status, position, largest index, odds).
 
     The inner loop of the whole reader. An index is compared with the text of the one after the last before
-    it is read, and a run of digits is taken as one word: byte by byte took twice the time.
+    it is read, and a run of digits is taken as one word. Byte by byte, sparse
+    sets took 1.3 to 1.7 times as long, and a dense one 1.0 to 1.5 times.
     """
     largest, last, ordered, dense, line = 0, 0, True, True, i
     while True:
@@ -418,7 +419,7 @@ def parse(
 
 @compiled
 def count_lines(text: np.ndarray) -> int:
-    """Return how many line feeds ``text``, uint8 [n], holds; ``bytes.count`` takes ten times as long."""
+    """Return how many line feeds ``text``, uint8 [n], holds; ``bytes.count`` takes longer."""
     lines = 0
     for c in text:
         lines += c == 10
