@@ -23,12 +23,13 @@ lint: .venv/.dev  ## Check style, formatting and which module may import which
 types: .venv/.dev  ## Check types
 	$(BIN)/mypy
 
-bench: .venv/.dev  ## Measure speed and quality beside other tools
+bench: .venv/.bench  ## Measure speed and quality beside other tools
 	$(BIN)/python -m pytest -m bench -n 0 -s tests/bench
 
-lock:  ## Renew requirements.lock and requirements-dev.lock (needs uv)
+lock:  ## Renew requirements.lock, requirements-dev.lock and requirements-bench.lock (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --no-annotate --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --no-annotate --no-emit-index-url --no-header --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --no-annotate --no-emit-index-url --no-header --group bench -c requirements.lock -c requirements-dev.lock -o requirements-bench.lock
 
 clean:  ## Remove the virtual environment and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
@@ -43,4 +44,8 @@ clean:  ## Remove the virtual environment and caches
 
 .venv/.dev: .venv/.run requirements-dev.lock
 	$(BIN)/python -m pip install -q -r requirements-dev.lock
+	@touch $@
+
+.venv/.bench: .venv/.dev requirements-bench.lock
+	$(BIN)/python -m pip install -q -r requirements-bench.lock
 	@touch $@

@@ -141,7 +141,7 @@ def _overlaps(source: Source, out: Path, names: list[str]) -> list[str]:
     """
     if source.layout == "file":
         return []
-    queries = {name: parts.read_keys(parts.split_files(out, [name]))["qid"].unique() for name in names}
+    queries = {name: _queries(parts.split_files(out, [name]))["qid"].unique() for name in names}
     if source.layout == "partitions":
         pairs = list(combinations(names, 2))
     else:
@@ -166,12 +166,17 @@ def _overlaps(source: Source, out: Path, names: list[str]) -> list[str]:
 
 def describe(files: list[Path]) -> dict[str, int]:
     """Count a split's rows, queries and labels."""
-    keys = parts.read_keys(files)
-    queries = keys.group_by("qid").agg(pl.len().alias("rows"), pl.col("label").max())
+    # By row group, so that what is held is as long as the list of queries, not as the data.
+    label = pl.col("label")
+    counted = [
+        pl.DataFrame(table).group_by("qid").agg(pl.len().alias("rows"), label.max(), zeros=(label == 0).sum())
+        for table in parts.row_groups(files, columns=["qid", "label"])
+    ]
+    queries = pl.concat(counted).group_by("qid").agg(pl.col("rows", "zeros").sum(), label.max())
     return {
-        "rows": keys.height,
+        "rows": int(queries["rows"].sum()),
         "queries": queries.height,
-        "negatives": int((keys["label"] == 0).sum()),
+        "negatives": int(queries["zeros"].sum()),
         "longest": int(queries.select(pl.col("rows").max()).item() or 0),
         "queries_without_positive": int((queries["label"] == 0).sum()),
     }
@@ -221,22 +226,25 @@ def _stage(
     files: list[Path] = []
     features, text_qid, doc_id, rows = 0, False, False, 0
     writer: parts.PartWriter | None = None
+    last: pa.Schema | None = None
     with ExitStack() as open_part:
         for batch in batches:
-            width = len(features_of(batch.schema.names))
-            needs = (
-                max(features, width), text_qid or batch.schema.field("qid").type != QID_INT,
-                doc_id or "doc_id" in batch.schema.names,
-            )  # fmt: skip
+            if last is None or not batch.schema.equals(last):
+                last = batch.schema
+                needs = (
+                    max(features, len(features_of(last.names))), text_qid or last.field("qid").type != QID_INT,
+                    doc_id or "doc_id" in last.names,
+                )  # fmt: skip
             if writer is None or needs != (features, text_qid, doc_id):
                 features, text_qid, doc_id = needs
                 open_part.close()
                 files.append(where / f"part-{len(files):05d}.parquet")
                 schema = judgments(features, qid=QID_TEXT if text_qid else QID_INT, doc_id=doc_id)
                 writer = open_part.enter_context(parts.PartWriter(files[-1], schema))
-            ids = pa.array(np.arange(row_id + rows, row_id + rows + batch.num_rows, dtype=np.int64))
-            table = pa.Table.from_batches([batch]).append_column("row_id", ids)
-            writer.write(parts.conform(table, schema, fill=_fill(config)))
+            ids = np.arange(row_id + rows, row_id + rows + batch.num_rows, dtype=np.int64)
+            column = pa.Int64Array.from_buffers(pa.int64(), len(ids), [None, pa.py_buffer(ids)])
+            numbered = batch.add_column(0, schema.field("row_id"), column)
+            writer.write(parts.conform(numbered, schema, fill=_fill(config)))
             rows += batch.num_rows
     return Staged(source, files, features, text_qid, doc_id), rows
 
@@ -249,19 +257,9 @@ def _finish(
     stage: Staged, out: Path, schema: pa.Schema, config: IngestConfig, *, shares: dict[str, float], seed: int
 ) -> list[str]:
     """Turn a staged split into its final parts; returns notices for the user."""
-    qids = pl.concat(
-        [
-            pl.Series(parts.conform(t, pa.schema([schema.field("qid")]))["qid"])
-            for t in parts.row_groups(stage.files, columns=["qid"])
-        ]
-    )
-    queries = (
-        qids.to_frame("qid")
-        .group_by("qid", maintain_order=True)
-        .agg(pl.len().alias("rows"))
-        .with_row_index("rank")
-    )
-    scattered = int((qids != qids.shift()).fill_null(True).sum()) > queries.height
+    runs = _queries(stage.files, schema.field("qid"))
+    queries = runs.group_by("qid", maintain_order=True).agg(pl.col("rows").sum()).with_row_index("rank")
+    scattered = int((runs["qid"] != runs["qid"].shift()).fill_null(True).sum()) > queries.height
     names = [stage.source.name, *stage.source.hold_out]
     if not scattered and len(names) == 1:
         _rewrite(stage.files, out / names[0], schema, config)
@@ -279,6 +277,18 @@ def _finish(
         parts_of = ", ".join(f"{n} {name.rpartition('/')[2]}" for name, n in zip(names, counts, strict=True))
         return [f"{stage.source.files[0].name} was split by query: {parts_of}"]
     return []
+
+
+def _queries(files: list[Path], field: pa.Field | None = None) -> pl.DataFrame:
+    """Return ``qid, rows`` of each run of rows with one query id, in order; a row group ends a run.
+
+    Held is as much as there are runs, which is far less than rows unless queries are scattered.
+    """
+    runs = []
+    for table in parts.row_groups(files, columns=["qid"]):
+        qid = table if field is None else parts.conform(table, pa.schema([field]))
+        runs.append(pl.DataFrame(qid)["qid"].rle().struct.unnest().select(qid="value", rows="len"))
+    return pl.concat(runs)
 
 
 def _rewrite(files: list[Path], out: Path, schema: pa.Schema, config: IngestConfig) -> None:

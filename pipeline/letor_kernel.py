@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.compiled import compiled
+from pipeline.compiled import byte_at, compiled, inlined, word_at, zeros_below
 from pipeline.letor_source import MAX_INDEX
 
 OK: Final = 0
@@ -33,6 +33,14 @@ INDEX_REPEATED: Final = 6
 _POWER_LOW, _POWER_HIGH = -290, 308  # below -290 the product could be subnormal and lose the 4 eps
 POWERS: Final = np.array([float(f"1e{p}") for p in range(_POWER_LOW, _POWER_HIGH + 1)])
 _EPS4: Final = 4 * 2.0**-52
+INT_POWERS: Final = np.array([10**p for p in range(9)], np.uint64)
+_AHEAD: Final = 32  # bytes within which a short token can be read word by word: 8 + 1 + 8 + 1 + 8
+_U: Final[Any] = np.uint64
+_I: Final[Any] = np.int64
+_KNOWN: Final = 999  # indexes whose text is at hand
+_NEXT: Final = [f"{index + 1}:".encode() for index in range(_KNOWN)]
+NEXT_LENGTH: Final = np.array([8 * len(text) for text in _NEXT], np.uint64)
+NEXT: Final = np.array([int.from_bytes(text.rjust(8, b"\0"), "little") for text in _NEXT], np.uint64)
 _DIGITS: Final = 18  # as many decimal digits always fit an int64
 
 
@@ -43,44 +51,51 @@ def _is_space(c: int) -> bool:
 
 
 @compiled
-def _skip_space(buf: np.ndarray, i: int) -> int:
-    while _is_space(buf[i]):
+def _skip_space(buf: int, i: int) -> int:
+    while _is_space(byte_at(buf + i)):
         i += 1
     return i
 
 
 @compiled
-def _token_end(buf: np.ndarray, i: int) -> int:
+def _token_end(buf: int, i: int) -> int:
     """First position at or after ``i`` that is whitespace, a line feed or ``#``."""
-    while not (_is_space(buf[i]) or buf[i] == 10 or buf[i] == 35):
+    while not (_is_space(byte_at(buf + i)) or byte_at(buf + i) == 10 or byte_at(buf + i) == 35):
         i += 1
     return i
 
 
 @compiled
-def _label(buf: np.ndarray, i: int, stop: int) -> int:
+def _is_qid(buf: int, i: int) -> bool:
+    """Whether ``qid:`` stands at ``i``."""
+    start = byte_at(buf + i) == 113 and byte_at(buf + i + 1) == 105
+    return start and byte_at(buf + i + 2) == 100 and byte_at(buf + i + 3) == 58
+
+
+@compiled
+def _label(buf: int, i: int, stop: int) -> int:
     """Value of one or two digits with an optional ``.000``; -1 leaves the token to Python."""
     value, digits = 0, 0
-    while i < stop and 48 <= buf[i] <= 57 and digits < 2:
-        value, digits, i = value * 10 + (buf[i] - 48), digits + 1, i + 1
-    if digits and i < stop and buf[i] == 46:
+    while i < stop and 48 <= byte_at(buf + i) <= 57 and digits < 2:
+        value, digits, i = value * 10 + (byte_at(buf + i) - 48), digits + 1, i + 1
+    if digits and i < stop and byte_at(buf + i) == 46:
         i += 1
-        while i < stop and buf[i] == 48:
+        while i < stop and byte_at(buf + i) == 48:
             i += 1
     return value if digits and i == stop and value <= 30 else -1
 
 
 @compiled
-def _canonical_int(buf: np.ndarray, i: int, stop: int) -> tuple[bool, int]:
+def _canonical_int(buf: int, i: int, stop: int) -> tuple[bool, int]:
     """Return whether ``[i, stop)`` is an int64 as ``str(int)`` writes it, and its value."""
-    negative = buf[i] == 45
+    negative = byte_at(buf + i) == 45
     if negative:
         i += 1
-    if i == stop or (buf[i] == 48 and (negative or i + 1 < stop)):
+    if i == stop or (byte_at(buf + i) == 48 and (negative or i + 1 < stop)):
         return False, 0
     value = 0  # kept negative: int64 reaches one further down than up
     while i < stop:
-        digit = buf[i] - 48
+        digit = byte_at(buf + i) - 48
         if digit < 0 or digit > 9 or value < -922337203685477580:
             return False, 0
         if value == -922337203685477580 and digit > (8 if negative else 7):
@@ -117,17 +132,17 @@ def _scaled(
 
 
 @compiled
-def _number(buf: np.ndarray, i: int, sentinel: float, key: tuple[int, int]) -> tuple[bool, float, int]:
+def _number(buf: int, i: int, sentinel: float, key: tuple[int, int]) -> tuple[bool, float, int]:
     """Read the number at ``i``: (whether it is settled, its value, the end of its token)."""
     start = i
-    negative = buf[i] == 45
-    if negative or buf[i] == 43:
+    negative = byte_at(buf + i) == 45
+    if negative or byte_at(buf + i) == 43:
         i += 1
     mantissa: Any = np.int64(0)  # typed: with a plain 0 the callee is compiled twice
     power: Any = np.int64(0)
     digits, significant, point, exact = 0, 0, 0, mantissa == 0
     while True:
-        c = buf[i]
+        c = byte_at(buf + i)
         if 48 <= c <= 57:
             digits += 1
             if significant < _DIGITS:
@@ -144,35 +159,39 @@ def _number(buf: np.ndarray, i: int, sentinel: float, key: tuple[int, int]) -> t
         i += 1
     if digits and (c | 32) == 101:  # e, E
         i += 1
-        down = buf[i] == 45
-        if down or buf[i] == 43:
+        down = byte_at(buf + i) == 45
+        if down or byte_at(buf + i) == 43:
             i += 1
         exponent, digits = 0, 0
-        while 48 <= buf[i] <= 57 and exponent < 10_000:
-            exponent, digits, i = exponent * 10 + (buf[i] - 48), digits + 1, i + 1
+        while 48 <= byte_at(buf + i) <= 57 and exponent < 10_000:
+            exponent, digits, i = exponent * 10 + (byte_at(buf + i) - 48), digits + 1, i + 1
         power += -exponent if down else exponent
-        c = buf[i]
+        c = byte_at(buf + i)
     if digits and (_is_space(c) or c == 10 or c == 35):
         known, value = _scaled(mantissa, power, exact, negative, sentinel, key)
         return known, value, i
     stop = _token_end(buf, i)
     # A plain "nan" is common enough in dense files with missing values to be spared the trip to Python.
-    if stop - start == 3 and (buf[start] | 32) == 110:
-        return (buf[start + 1] | 32) == 97 and (buf[start + 2] | 32) == 110, np.nan, stop
+    if stop - start == 3 and (byte_at(buf + start) | 32) == 110:
+        return (byte_at(buf + start + 1) | 32) == 97 and (byte_at(buf + start + 2) | 32) == 110, np.nan, stop
     return False, 0.0, stop
 
 
 @compiled
-def _docid_value(buf: np.ndarray, i: int, stop: int) -> int:
+def _docid_value(buf: int, i: int, stop: int) -> int:
     """Position after ``docid =`` when that stands at ``i``, else -1."""
     if stop - i < 6:
         return -1
-    if (buf[i] | 32) != 100 or (buf[i + 1] | 32) != 111 or (buf[i + 2] | 32) != 99:
+    if (
+        (byte_at(buf + i) | 32) != 100
+        or (byte_at(buf + i + 1) | 32) != 111
+        or (byte_at(buf + i + 2) | 32) != 99
+    ):
         return -1
-    if (buf[i + 3] | 32) != 105 or (buf[i + 4] | 32) != 100:
+    if (byte_at(buf + i + 3) | 32) != 105 or (byte_at(buf + i + 4) | 32) != 100:
         return -1
     i = _skip_space(buf, i + 5)
-    return _skip_space(buf, i + 1) if buf[i] == 61 else -1
+    return _skip_space(buf, i + 1) if byte_at(buf + i) == 61 else -1
 
 
 @compiled
@@ -181,105 +200,152 @@ def _is_word(c: int) -> bool:
 
 
 @compiled
-def _line_end(buf: np.ndarray, i: int) -> int:
-    while buf[i] != 10:
+def _line_end(buf: int, i: int) -> int:
+    while byte_at(buf + i) != 10:
         i += 1
     return i
 
 
 @compiled
-def _document(buf: np.ndarray, i: int) -> tuple[int, int, int]:
+def _document(buf: int, i: int) -> tuple[int, int, int]:
     """Read the comment at ``i``, on its ``#`` or a line end: (start, stop of the document id, line end)."""
-    if buf[i] == 10:
+    if byte_at(buf + i) == 10:
         return i, i, i
     line_end = _line_end(buf, i)
     start, stop = _skip_space(buf, i + 1), line_end
-    while stop > start and _is_space(buf[stop - 1]):
+    while stop > start and _is_space(byte_at(buf + stop - 1)):
         stop -= 1
     for k in range(start, stop - 5):
-        if k == start or not _is_word(buf[k - 1]):
+        if k == start or not _is_word(byte_at(buf + k - 1)):
             token = _docid_value(buf, k, stop)
             if token >= 0:
                 end = token
-                while end < stop and not _is_space(buf[end]):
+                while end < stop and not _is_space(byte_at(buf + end)):
                     end += 1
                 return token, end, line_end
     return start, stop, line_end
 
 
+@inlined
+def _digits_below(word: np.uint64) -> Any:
+    """Return eight times the number of digits among the bytes of ``word`` before the first that is none."""
+    word ^= _U(0x3030303030303030)
+    # A byte above 9 sets its high bit, and may carry: into later bytes only.
+    return zeros_below(((word + _U(0x7676767676767676)) | word) & _U(0x8080808080808080)) & _U(0x78)
+
+
+@inlined
+def _value_below(word: np.uint64, bits: np.uint64) -> Any:
+    """Return the value of the ``bits / 8`` digits, one to eight, that ``word`` begins with.
+
+    All at once, as a word of bytes, then of pairs of digits, then of fours (Lamport, CACM 1975).
+    """
+    word = (word ^ _U(0x3030303030303030)) << (_U(64) - bits)  # what follows is gone, zeros are in front
+    word = (word * _U(2561)) >> _U(8) & _U(0x00FF00FF00FF00FF)
+    word = (word * _U(6553601)) >> _U(16) & _U(0x0000FFFF0000FFFF)
+    return (word * _U(42949672960001)) >> _U(32)
+
+
+@inlined
+def _short_number(buf: int, i: int) -> tuple[float, int]:
+    """Read ``[-]digits[.digits]``, of 8 digits or 7 + 8: its value and its end, 0 when it is anything else."""
+    negative = byte_at(buf + i) == 45
+    i += negative
+    word = word_at(buf + i)
+    bits = _digits_below(word)
+    if bits == 0:
+        return 0.0, 0
+    mantissa = _value_below(word, bits)
+    i += _I(bits >> _U(3))
+    value = np.float64(_I(mantissa))
+    c = byte_at(buf + i)
+    if c == 46:
+        if bits == 64:
+            return 0.0, 0  # with 8 decimals it could be beyond 2^53
+        word = word_at(buf + i + 1)
+        bits = _digits_below(word)
+        if bits == 0:
+            return 0.0, 0
+        decimals = bits >> _U(3)
+        mantissa = mantissa * INT_POWERS[decimals] + _value_below(word, bits)
+        value = np.float64(_I(mantissa)) / POWERS[decimals + _U(-_POWER_LOW)]
+        i += _I(decimals) + 1
+        c = byte_at(buf + i)
+    if c == 32 or c == 10 or c == 13:
+        return (-value if negative else value), i
+    return 0.0, 0
+
+
 @compiled
-def _long_index(buf: np.ndarray, i: int, stop: int) -> int:
-    """Value of the digits in ``[i, stop)``, or just too large where an int64 could overflow."""
-    index = 0
+def _stamp(buf: int, i: int, stop: int, row: int, stamp: np.ndarray) -> None:
+    """Note the indexes of the good tokens in ``[i, stop)``, once it shows that they are in no order."""
     while i < stop:
-        index = min(index * 10 + (buf[i] - 48), MAX_INDEX + 1)
-        i += 1
-    return index
+        index = 0
+        while 48 <= byte_at(buf + i) <= 57:
+            index = index * 10 + (byte_at(buf + i) - 48)
+            i += 1
+        stamp[index] = row + 1
+        while not _is_space(byte_at(buf + i)):
+            i += 1
+        while _is_space(byte_at(buf + i)):
+            i += 1
 
 
 @compiled
 def _features(
-    buf: np.ndarray, i: int, row: int, values: np.ndarray, stamp: np.ndarray, odd: np.ndarray, odds: int,
+    buf: int, i: int, end: int, row: int, values: np.ndarray, stamp: np.ndarray, odd: np.ndarray, odds: int,
     sentinel: float, key: tuple[int, int],
 ) -> tuple[int, int, int, int]:  # fmt: skip
     """Read ``index:value`` up to a comment or the line end: (status, position, largest index, odds).
 
-    The inner loop of the whole reader: the index and the number ``[-]digits[.digits]`` of up to 15 digits,
-    which nearly all are, stand here in full. As functions of their own they took twice the time.
+    The inner loop of the whole reader. An index is compared with the text of the one after the last before
+    it is read, and a run of digits is taken as one word. Byte by byte, sparse
+    sets took 1.3 to 1.7 times as long, and a dense one 1.0 to 1.5 times.
     """
-    largest = 0
+    largest, last, ordered, dense, line = 0, 0, True, True, i
     while True:
-        c = buf[i]
+        c = byte_at(buf + i)
         if c == 32:
             i += 1
             continue
-        token, index = i, 0
-        while 48 <= c <= 57:
-            index = index * 10 + (c - 48)
-            i += 1
-            c = buf[i]
-        if c != 58 or i == token:
-            if i > token or not (_is_space(c) or c == 10 or c == 35):
-                return INDEX_NOT_INTEGER, token, largest, odds
-            if not _is_space(c):
-                return OK, i, largest, odds
-            i += 1
-            continue
-        if i - token > 9:
-            index = _long_index(buf, token, i)
+        token, room = i, i + _AHEAD <= end
+        if dense and room and last < _KNOWN:
+            word = word_at(buf + i)
+            length = NEXT_LENGTH[np.uint64(last)]
+            dense = word << (_U(64) - length) == NEXT[np.uint64(last)]
+            index, i = last + 1, i + _I(length >> _U(3)) - 1
+        else:
+            dense = False
+        if not dense:
+            i, index = token, 0
+            while 48 <= c <= 57:
+                index = min(index * 10 + (c - 48), MAX_INDEX + 1)
+                i += 1
+                c = byte_at(buf + i)
+            if c != 58 or i == token:
+                if i > token or not (_is_space(c) or c == 10 or c == 35):
+                    return INDEX_NOT_INTEGER, token, largest, odds
+                if not _is_space(c):
+                    return OK, i, largest, odds
+                i += 1
+                continue
         if index == 0:
             return INDEX_ZERO, token, largest, odds
         if index > MAX_INDEX:
             return INDEX_TOO_LARGE, token, largest, odds
-        if stamp[index] == row + 1:
-            return INDEX_REPEATED, token, largest, odds
-        stamp[index] = row + 1
-        largest = max(largest, index)
+        if ordered and index <= last:
+            _stamp(buf, line, token, row, stamp)
+            ordered = False
+        if not ordered:
+            if stamp[index] == row + 1:
+                return INDEX_REPEATED, token, largest, odds
+            stamp[index] = row + 1
+        last, largest = index, max(largest, index)
 
         token = i + 1
-        negative = buf[token] == 45
-        i = token + negative
-        start, mantissa, decimals = i, 0, 0
-        c = buf[i]
-        while 48 <= c <= 57:
-            mantissa = mantissa * 10 + (c - 48)
-            i += 1
-            c = buf[i]
-        digits = i - start
-        if c == 46:
-            start = i + 1
-            i = start
-            c = buf[i]
-            while 48 <= c <= 57:
-                mantissa = mantissa * 10 + (c - 48)
-                i += 1
-                c = buf[i]
-            decimals = i - start
-            digits += decimals
-        if 0 < digits <= 15 and (c == 32 or c == 13 or c == 10):
-            known, value = True, mantissa / POWERS[decimals - _POWER_LOW]
-            if negative:
-                value = -value
+        value, stop = _short_number(buf, token) if room else (0.0, 0)
+        if stop:
+            known, i = True, stop
             if value == sentinel:
                 value = np.nan
         else:
@@ -289,24 +355,24 @@ def _features(
                 odd[odds, 0], odd[odds, 1], odd[odds, 2], odd[odds, 3] = token, i, row, index
             odds += 1
         elif index <= values.shape[0]:
-            values[index - 1, row] = np.float32(value)
+            values[np.uint64(index) - _U(1), np.uint64(row)] = np.float32(value)
 
 
 @compiled
 def parse(
-    buf: np.ndarray, pos: int, end: int, values: np.ndarray, labels: np.ndarray, qids: np.ndarray,
+    text: np.ndarray, pos: int, end: int, values: np.ndarray, labels: np.ndarray, qids: np.ndarray,
     qid_span: np.ndarray, doc_span: np.ndarray, odd: np.ndarray, sentinel: float, key: tuple[int, int],
 ) -> tuple[int, int, int, int, int, bool, bool]:  # fmt: skip
-    """Parse the lines of ``buf[pos:end]`` until the first bad one or until ``labels`` is full.
+    """Parse the lines of ``text[pos:end]`` until the first bad one or until ``labels`` is full.
 
     Args:
-        buf: uint8 [n]; ``buf[end - 1]`` is a line feed.
+        text: uint8 [n]; ``text[end - 1]`` is a line feed.
         pos: Start of a line.
         end: End of the last line.
         values: float32 [width, rows], one contiguous run per feature, filled with the value of absent ones.
         labels: uint8 [rows].
         qids: int64 [rows]; meaningful when every query id is an integer.
-        qid_span: int32 [rows, 2], start and stop of the query id in ``buf``.
+        qid_span: int32 [rows, 2], start and stop of the query id in ``text``.
         doc_span: int32 [rows, 2], the same of the document id; empty where there is none.
         odd: int32 [n, 4], tokens left to Python: start, stop, row, feature index (0: the label).
         sentinel: Value that becomes NaN; NaN for none.
@@ -317,12 +383,13 @@ def parse(
         id). Indexes beyond ``width`` and odd tokens beyond ``len(odd)`` are counted and not stored: the
         caller makes room and parses again. On an error the position is that of the bad token.
     """
+    buf = text.ctypes.data
     stamp = np.zeros(MAX_INDEX + 1, np.int32)  # the last row (+ 1) that held the index: finds repeats
     rows: Any = np.int64(0)  # typed: with a plain 0 the callee is compiled twice
     width, odds, all_int, any_doc = 0, 0, True, False
     while pos < end and rows < labels.shape[0]:
         i = _skip_space(buf, pos)
-        if buf[i] == 10 or buf[i] == 35:
+        if byte_at(buf + i) == 10 or byte_at(buf + i) == 35:
             pos = _line_end(buf, i) + 1
             continue
         stop = _token_end(buf, i)
@@ -333,14 +400,14 @@ def parse(
                 odd[odds, 0], odd[odds, 1], odd[odds, 2], odd[odds, 3] = i, stop, rows, 0
             odds += 1
         i = _skip_space(buf, stop)
-        if buf[i] != 113 or buf[i + 1] != 105 or buf[i + 2] != 100 or buf[i + 3] != 58:  # "qid:"
+        if not _is_qid(buf, i):
             return NO_QID, i, rows, width, odds, all_int, any_doc
         stop = _token_end(buf, i + 4)
         if stop == i + 4:
             return EMPTY_QID, i, rows, width, odds, all_int, any_doc
         qid_span[rows, 0], qid_span[rows, 1] = i + 4, stop
         is_int, qids[rows] = _canonical_int(buf, i + 4, stop)
-        status, i, largest, odds = _features(buf, stop, rows, values, stamp, odd, odds, sentinel, key)
+        status, i, largest, odds = _features(buf, stop, end, rows, values, stamp, odd, odds, sentinel, key)
         if status != OK:
             return status, i, rows, width, odds, all_int, any_doc
         doc_span[rows, 0], doc_span[rows, 1], line_end = _document(buf, i)
@@ -348,6 +415,15 @@ def parse(
         width = max(width, largest)
         rows, pos = rows + 1, line_end + 1
     return OK, pos, rows, width, odds, all_int, any_doc
+
+
+@compiled
+def count_lines(text: np.ndarray) -> int:
+    """Return how many line feeds ``text``, uint8 [n], holds; ``bytes.count`` takes longer."""
+    lines = 0
+    for c in text:
+        lines += c == 10
+    return lines
 
 
 @compiled

@@ -140,7 +140,8 @@ class BlockParser:
         problems = [self._settle(data, arrays, found.odds)]
         if found.status:
             problems.append(_kernel_error(found.status, data, found.position))
-        qid, doc = pa.array(arrays.qids[: found.rows]), None
+        rows = found.rows
+        qid, doc = _array(arrays.qids, tables.QID_INT, rows), None
         if not found.all_int:
             qid, problem = _strings(data, arrays.qid_span[: found.rows], "query id")
             problems.append(problem)
@@ -149,8 +150,9 @@ class BlockParser:
             problems.append(problem)
         if bad := [p for p in problems if p is not None]:
             raise min(bad, key=lambda p: p.offset)
-        columns = [qid, pa.array(arrays.labels[: found.rows]), *([] if doc is None else [doc])]
-        columns += [pa.array(column[: found.rows]) for column in arrays.values[:features]]
+        columns = [qid, _array(arrays.labels, pa.uint8(), rows), *([] if doc is None else [doc])]
+        whole, stride = _array(arrays.values, pa.float32(), arrays.values.size), arrays.values.shape[1]
+        columns += [whole.slice(column * stride, rows) for column in range(features)]
         return pa.RecordBatch.from_arrays(columns, schema=_schema(features, qid.type, doc is not None))
 
     def _settle(self, data: bytes, arrays: _Arrays, odds: int) -> _BadTokenError | None:
@@ -181,6 +183,11 @@ def _decimal_key(value: float) -> tuple[int, int]:
 def _schema(features: int, qid: pa.DataType, doc_id: bool) -> pa.Schema:
     """JUDGMENTS without ``row_id``, which only the consumer knows."""
     return tables.judgments(features, qid=qid, doc_id=doc_id).remove(0)
+
+
+def _array(values: np.ndarray, kind: pa.DataType, rows: int) -> pa.Array:
+    """Return the first ``rows`` values without a copy; ``pa.array`` imports pandas where there is one."""
+    return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(values)])
 
 
 def _strings(data: bytes, span: np.ndarray, name: str) -> tuple[pa.Array, _BadTokenError | None]:

@@ -44,7 +44,7 @@ def read_parquet(
         TableError: A column is missing.
     """
     try:
-        part = pq.ParquetFile(at or path, memory_map=True)
+        part = pq.ParquetFile(at or path, memory_map=False, pre_buffer=False)  # mapped, it counts as memory
         columns = _columns(part.schema_arrow.names, path)
         done = 0
         for group in range(part.num_row_groups):

@@ -1,7 +1,8 @@
 """Splits and prepared sets on disk: Parquet parts whose row groups hold whole queries.
 
-Features are float32 and not null. zstd level 1; a column gets a dictionary where it has few values and
-BYTE_STREAM_SPLIT where it has many, which compresses floats best. The bytes depend on the rows alone.
+Features are float32 and not null. zstd level 1; a column gets a dictionary where it has few values,
+BYTE_STREAM_SPLIT where hardly any comes twice, which compresses such floats best, and is left plain where they
+repeat, as in a sparse column of mostly zeros. The bytes depend on the rows alone.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,8 @@ ROW_GROUP_BYTES: Final = 32 << 20
 """Feature bytes a row group aims at, so that one fits a worker."""
 _MOST_ROWS: Final = 131_072
 _DICTIONARY_VALUES: Final = 256
+_SAMPLE_ROWS: Final = 4_096
+"""Rows that tell few values from many; counting those of a whole row group takes as long as writing it."""
 
 Table = pa.Table
 
@@ -38,11 +41,16 @@ def conform(columns: pa.Table | pa.RecordBatch, schema: pa.Schema, *, fill: floa
     A feature that is not there becomes ``fill``, a ``doc_id`` that is not there null; integer query ids
     become strings where the schema says so.
     """
+    if columns.schema.equals(schema, check_metadata=True):
+        return columns if isinstance(columns, pa.Table) else pa.Table.from_batches([columns])
     rows = columns.num_rows
+    # Looked up once: a schema makes its list of names anew each time it is asked.
+    place = {name: at for at, name in enumerate(columns.schema.names)}
     arrays: list[pa.Array | pa.ChunkedArray] = []
     for field in schema:
-        if field.name in columns.schema.names:
-            arrays.append(columns.column(field.name).cast(field.type))
+        if field.name in place:
+            column = columns.column(place[field.name])
+            arrays.append(column if column.type == field.type else column.cast(field.type))
         elif field.name == "doc_id":
             arrays.append(pa.nulls(rows, field.type))
         else:
@@ -50,19 +58,19 @@ def conform(columns: pa.Table | pa.RecordBatch, schema: pa.Schema, *, fill: floa
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _query_ends(qid: pa.ChunkedArray) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """Return the positions at which another query begins, plus the number of rows."""
-    if len(qid) == 0:
-        return np.zeros(0, dtype=np.int64)
-    changes = pc.not_equal(qid.slice(1), qid.slice(0, len(qid) - 1)).to_numpy()
-    return np.append(np.flatnonzero(changes) + 1, len(qid)).astype(np.int64)
+def _query_starts(qid: pa.Array) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Return the positions, but for the first, at which another query begins."""
+    changes = pc.indices_nonzero(pc.not_equal(qid[1:], qid[:-1]))
+    # Not by way of `to_numpy`, which imports pandas where there is one.
+    return np.frombuffer(changes.buffers()[1], np.int64, len(changes)) + 1
 
 
 class PartWriter:
     """Write tables of one schema to a Parquet part, in row groups of whole queries.
 
     Used as a context manager; a query is whole when its rows arrive one after another. ``rows`` is what a row
-    group aims at, and up to twice as many wait in memory; None: what suits readers.
+    group aims at, None: what suits readers; a group ends with the query that reaches it, and no more than that
+    and the last table waits in memory.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, *, rows: int | None = None) -> None:
@@ -70,6 +78,7 @@ class PartWriter:
         self._target = rows or rows_per_group(len(features_of(schema.names)))
         self._waiting: list[pa.Table] = []
         self._rows = 0
+        self._starts = np.zeros(0, np.int64)  # where queries begin, from row `_target` of those waiting on
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> Self:
@@ -79,61 +88,57 @@ class PartWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
-                self._flush(final=True)
+            if kind is None and (self._rows or self._writer is None):
+                self._write_group(self._rows)
         finally:
             if self._writer is not None:
                 self._writer.close()
 
     def write(self, table: pa.Table) -> None:
         """Add rows; they reach the disk a row group at a time."""
+        if table.num_rows == 0:
+            return
+        qid = table["qid"].combine_chunks()
+        starts = _query_starts(qid) + self._rows
+        if self._waiting and self._waiting[-1]["qid"][-1] != qid[0]:
+            starts = np.append(self._rows, starts)
+        self._starts = np.append(self._starts, starts[starts >= self._target])
         self._waiting.append(table)
         self._rows += table.num_rows
-        if self._rows >= 2 * self._target:
-            self._flush(final=False)
+        while len(self._starts):
+            self._write_group(int(self._starts[0]))
 
-    def _flush(self, *, final: bool) -> None:
-        if not self._waiting:
-            self._waiting = [self._schema.empty_table()] if self._writer is None else []
-        if not self._waiting:
-            return
-        table = pa.concat_tables(self._waiting).combine_chunks()
-        ends = _query_ends(table["qid"])
-        usable = ends if final else ends[:-1]  # the last query may go on in the next table
-        start = 0
-        while start < table.num_rows and len(usable) and usable[-1] > start:
-            later = usable[np.searchsorted(usable, start + self._target) :]
-            if len(later) == 0 and not final:
-                break
-            end = int(later[0]) if len(later) else int(usable[-1])
-            self._write_group(table.slice(start, end - start))
-            start = end
-        if table.num_rows == 0:
-            self._write_group(table)
-        rest = table.slice(start)
-        self._waiting, self._rows = ([rest], rest.num_rows) if rest.num_rows else ([], 0)
-
-    def _write_group(self, table: pa.Table) -> None:
+    def _write_group(self, rows: int) -> None:
+        """Write the first ``rows`` of those waiting."""
+        waiting = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
+        # In one piece each, so that the bytes do not depend on the pieces in which the rows came.
+        group = waiting.slice(0, rows).combine_chunks()
         if self._writer is None:
-            self._writer = open_writer(self._path, table)
-        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+            self._writer = open_writer(self._path, group)
+        self._writer.write_table(group, row_group_size=max(rows, 1))
+        rest = waiting.slice(rows)
+        self._waiting, self._rows = ([rest], rest.num_rows) if rest.num_rows else ([], 0)
+        starts = self._starts - rows
+        self._starts = starts[starts >= self._target]
 
 
 def open_writer(path: Path, sample: pa.Table) -> pq.ParquetWriter:
     """Open a Parquet writer whose encodings fit the columns of ``sample``."""
-    few, many = [], []
+    rows = sample.slice(0, _SAMPLE_ROWS)
+    few, split = [], []
     for field in sample.schema:
-        if (
-            pa.types.is_floating(field.type)
-            and pc.count_distinct(sample[field.name]).as_py() > _DICTIONARY_VALUES
-        ):
-            many.append(field.name)
-        else:
+        if not pa.types.is_floating(field.type):
             few.append(field.name)
+            continue
+        distinct = pc.count_distinct(rows[field.name]).as_py()
+        if distinct <= _DICTIONARY_VALUES:
+            few.append(field.name)
+        elif distinct > rows.num_rows // 2:
+            split.append(field.name)
     keys = [name for name in ("row_id", "qid", "label") if name in sample.schema.names]
     return pq.ParquetWriter(
         path, sample.schema, compression="zstd", compression_level=1,
-        use_dictionary=[n for n in few if n != "row_id"], use_byte_stream_split=many, write_statistics=keys,
+        use_dictionary=[n for n in few if n != "row_id"], use_byte_stream_split=split, write_statistics=keys,
         store_schema=True,
     )  # fmt: skip
 
@@ -151,7 +156,8 @@ def open_part(path: Path) -> pq.ParquetFile:
         StorageError: It is not there or damaged.
     """
     try:
-        return pq.ParquetFile(path)
+        # Not mapped: what was once read of a mapped file counts as this process's memory.
+        return pq.ParquetFile(path, memory_map=False, pre_buffer=False)
     except FileNotFoundError:
         raise StorageError(f"{path}: not there; run the earlier stage again") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -86,11 +86,13 @@ def test_no_rows_are_a_file_too(tmp_path):
     assert [table.num_rows for table in parts.row_groups([path])] == [0]
 
 
-def test_few_values_get_a_dictionary_and_many_a_byte_stream_split(tmp_path):
-    """256 values are few, 257 are many; row ids never have a dictionary."""
+def test_encodings_follow_the_values(tmp_path):
+    """256 values are few and get a dictionary; of 257 in 600 rows most come twice, of 301 one in two does not."""
     n = 600
     frame = judgments(1, n).with_columns(
-        f1=pl.Series(np.arange(n) % 256, dtype=pl.Float32), f2=pl.Series(np.arange(n) % 257, dtype=pl.Float32)
+        f1=pl.Series(np.arange(n) % 256, dtype=pl.Float32),
+        f2=pl.Series(np.arange(n) % 257, dtype=pl.Float32),
+        f3=pl.Series(np.arange(n) % 301, dtype=pl.Float32),
     )
     path = write_part(tmp_path / "part.parquet", frame)
     group = pq.ParquetFile(path).metadata.row_group(0)
@@ -98,8 +100,9 @@ def test_few_values_get_a_dictionary_and_many_a_byte_stream_split(tmp_path):
         group.column(i).path_in_schema: set(group.column(i).encodings) for i in range(group.num_columns)
     }
     assert "RLE_DICTIONARY" in encodings["f1"]
-    assert "BYTE_STREAM_SPLIT" in encodings["f2"]
-    assert "RLE_DICTIONARY" not in encodings["f2"] | encodings["row_id"]
+    assert "BYTE_STREAM_SPLIT" not in encodings["f2"]
+    assert "BYTE_STREAM_SPLIT" in encodings["f3"]
+    assert "RLE_DICTIONARY" not in encodings["f2"] | encodings["f3"] | encodings["row_id"]
     assert {group.column(i).compression for i in range(group.num_columns)} == {"ZSTD"}
 
 
