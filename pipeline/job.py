@@ -242,10 +242,10 @@ class Job:
         return fold
 
     def select(self, of: ArmOf) -> ArmOf:
-        """Step: SCORES -> SELECTION of an arm. A dynamic arm's is the last that its ranker trained on."""
+        """Step: SCORES -> SELECTION of an arm; of one that chooses again, the last that its ranker trained on."""
         at, arm = self.at(of.fold), of.arm
         last: dict[str, Any] = {}
-        if arm.every is not None:
+        if arm.chooses_again:
             self._boost(of)
             last = {"round": self._facts(of.fold, f"model/{arm.name}")["rounds"] - 1}
         ranked = at.ranked(arm.name) if last else None
@@ -282,7 +282,7 @@ class Job:
         return of
 
     def _boost(self, of: ArmOf) -> None:
-        """Step: JUDGMENTS + SCORES -> ranker of a dynamic arm, and the scores its last choice went by."""
+        """Step: JUDGMENTS + SCORES -> ranker of an arm that chooses again, and what its last choice went by."""
         name, at = f"{self.plan.prefix(of.fold)}model/{of.arm.name}", self.at(of.fold)
         train_files = self.files(of.fold.train)
         vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
@@ -299,7 +299,7 @@ class Job:
                 **of.arm.options(self.config.select), **({"cutoff": self.cutoff} if vali else {}),
             },
             outputs=[at.model(of.arm.name), at.ranked(of.arm.name)],
-            worth=self.plan.arm_rows(of) * self.config.ranker.trees,
+            worth=self.plan.arm_rows(of) * self.plan.arm_trees(of),
         )  # fmt: skip
 
     def _has_bins(self, fold: Fold) -> bool:
@@ -313,8 +313,8 @@ class Job:
         return self.bins.of(self.files(fold.train), self.at(fold).bins, config=self.config.ranker)
 
     def train(self, of: ArmOf) -> ArmOf:
-        """Step: prepared set -> retrained ranker. That of a dynamic arm was trained as it was selected."""
-        if of.arm.every is not None:
+        """Step: prepared set -> retrained ranker; that of an arm that chooses again has been trained by then."""
+        if of.arm.chooses_again:
             return of
         name = f"{self.plan.prefix(of.fold)}model/{of.arm.name}"
         files = self.prepared_files(of)

@@ -63,21 +63,27 @@ def row_ids() -> pa.Schema:
     return pa.schema(_required(("row_id", pa.int64())))
 
 
-def scores(*, qid: pa.DataType) -> pa.Schema:
-    """SCORES: ``fold`` is the initial ranker that scored the row and never saw its query; -1: in-sample."""
-    return pa.schema(
+def scores(*, qid: pa.DataType, since: bool = False) -> pa.Schema:
+    """SCORES: ``fold`` is the initial ranker that scored the row and never saw its query; -1: in-sample.
+
+    Those that the last choice of an arm with rounds went by have ``since``: the round before it, from 1, that
+    first kept the row; null where none did.
+    """
+    schema = pa.schema(
         _required(
             ("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8()),
             ("score", pa.float64()), ("fold", pa.int16()),
         )
     )  # fmt: skip
+    return schema.append(pa.field("since", pa.uint8())) if since else schema
 
 
 def selection(*, qid: pa.DataType, bags: bool = False) -> pa.Schema:
     """SELECTION: ``neg_rank`` is 1 for the query's hardest negative, null for positives.
 
     ``weight`` is the training weight of a kept row and 0 for a row not kept; ``reason`` says why. ``score`` is
-    what the choice went by: the initial ranker's, or for a dynamic arm's last choice its own ranker's so far.
+    what the choice went by: the initial ranker's, or for the last choice of a dynamic arm or one with rounds
+    its own ranker's so far.
     A bagged arm's has ``bags``: bit b (from 0) is set when training set b keeps the row, and ``kept`` is true
     when one does.
     """

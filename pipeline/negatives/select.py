@@ -81,16 +81,24 @@ class Selector:
         aside = rows.with_columns(aside=why).select("place", "aside").sort("place").select("aside")
         self._rows = scores.with_columns(aside.collect(engine=context.ENGINE))
 
-    def selection(self, score: npt.NDArray[np.float64] | None = None, *, round: int = 0) -> pl.DataFrame:
+    def selection(
+        self,
+        score: npt.NDArray[np.float64] | None = None,
+        *,
+        round: int = 0,
+        since: pl.Series | None = None,
+    ) -> pl.DataFrame:
         """Return SELECTION.
 
         Args:
             score: Scores to choose by, in the order of SCORES; None: those of SCORES.
             round: Number of the choice; each draws afresh what it draws.
+            since: Rows to keep whatever the choice, in the order of SCORES: the round, from 1, that first
+                kept the row, null elsewhere; the reason of those that are not chosen again says it.
         """
         names = ["row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason"]
         more = ["place", "negative", "pos_count"]
-        rows = self._chosen(score, round).select(*names, *more).collect(engine=context.ENGINE)
+        rows = self._chosen(score, round, since).select(*names, *more).collect(engine=context.ENGINE)
         return self._within_limit(rows).sort("place").select(names)
 
     def bagged(self, bags: int) -> pl.DataFrame:
@@ -109,13 +117,17 @@ class Selector:
         return found.with_columns(**columns, bags=mask)
 
     def choose(
-        self, score: npt.NDArray[np.float64] | None = None, *, round: int = 0
+        self,
+        score: npt.NDArray[np.float64] | None = None,
+        *,
+        round: int = 0,
+        since: pl.Series | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the places in SCORES of the rows that :meth:`selection` keeps, rising, and their weights."""
         names = ["place", "kept", "weight"]
         more = ["row_id", "qid", "negative", "pos_count", "reason"] if self._long else []
         rows = self._within_limit(
-            self._chosen(score, round).select(*names, *more).collect(engine=context.ENGINE)
+            self._chosen(score, round, since).select(*names, *more).collect(engine=context.ENGINE)
         )
         weight = np.empty(rows.height, dtype=np.float32)
         kept = np.zeros(rows.height, dtype=bool)
@@ -124,8 +136,11 @@ class Selector:
         places = np.flatnonzero(kept)
         return places, weight[places]
 
-    def _chosen(self, score: npt.NDArray[np.float64] | None, round: int) -> pl.LazyFrame:
+    def _chosen(
+        self, score: npt.NDArray[np.float64] | None, round: int, since: pl.Series | None
+    ) -> pl.LazyFrame:
         scores = self._rows if score is None else self._rows.with_columns(score=score)
+        scores = scores if since is None else scores.with_columns(since=since)
         rows = context.plan(scores, self._layout, round=round)
         rows = context.with_candidates(rows, pl.col("aside").is_not_null())
         choice = self._choice
@@ -138,6 +153,10 @@ class Selector:
         kept = pl.when("negative").then(pl.col("candidate") & choice.kept).otherwise(True)
         weight = pl.when("candidate").then(choice.weight).otherwise(1.0)
         rows = rows.with_columns(kept=kept, weight=weight, reason=reason)
+        if since is not None:
+            earlier = ~pl.col("kept") & pl.col("candidate") & pl.col("since").is_not_null()
+            why = pl.when(earlier).then(pl.format("kept since round {}", "since")).otherwise("reason")
+            rows = rows.with_columns(kept=pl.col("kept") | earlier, reason=why)
         return rows.with_columns(weight=pl.when("kept").then("weight").otherwise(0.0).cast(pl.Float32))
 
     def _with_needs(self, rows: pl.LazyFrame, needs: Iterable[Need | None]) -> pl.LazyFrame:
@@ -244,16 +263,18 @@ def run(
     """
     training = Training.of_files(files) if files else None
     table = pl.read_parquet(scores)
-    score = None
+    score = since = None
     if ranked is not None:
         found = table.select("row_id").join(
             pl.read_parquet(ranked), on="row_id", how="left", maintain_order="left"
         )
         score = found["score"].to_numpy()
+        since = found["since"] if arm.rounds > 1 else None
     selector = Selector(table, arm, config=config, seed=seed, training=training)
-    rows = selector.selection(score, round=round) if arm.bags == 1 else selector.bagged(arm.bags)
+    bagged = arm.bags > 1
+    rows = selector.bagged(arm.bags) if bagged else selector.selection(score, round=round, since=since)
     qid = parts.schema_of([scores]).field("qid").type
-    parts.write_table(out, rows, tables.selection(qid=qid, bags=arm.bags > 1))
+    parts.write_table(out, rows, tables.selection(qid=qid, bags=bagged))
     negatives = rows.filter(pl.col("label") == 0)
     reasons = rows["reason"].value_counts().sort("reason")
     return {
