@@ -21,7 +21,7 @@ from pipeline.folds import Fold
 from pipeline.layout import FoldLayout, RunLayout
 from pipeline.manifest import Done, Facts, Manifest
 from pipeline.negatives import arms as arm_names
-from pipeline.negatives import dynamic, select
+from pipeline.negatives import dynamic, grades, select
 from pipeline.negatives.arms import Arm
 from pipeline.plan import ArmOf, Event, InitialOf, Observer, Plan
 from pipeline.source import Source, locate
@@ -320,12 +320,14 @@ class Job:
         files = self.prepared_files(of)
         vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
         shares = self._keeps_everything(of) and self._has_bins(of.fold)
+        hard_gain = self.config.select.hard_gain
+        gains = grades.gains(hard_gain) if of.arm.graded else []
 
         def work(out: list[Path]) -> Facts:
             facts = train.run(
                 files, out[0], vali=vali, config=self.config.ranker, seed=self.config.seed, cutoff=self.cutoff,
-                arm=of.arm.name, bags=of.arm.bags, bins=self._bins(of.fold) if shares else None, threads=self.threads,
-                trees_done=self._trees(name, of),
+                arm=of.arm.name, bags=of.arm.bags, gains=gains, bins=self._bins(of.fold) if shares else None,
+                threads=self.threads, trees_done=self._trees(name, of),
             )  # fmt: skip
             least = 2 * self.config.ranker.min_rows_per_leaf
             notice = (
@@ -340,6 +342,7 @@ class Job:
             parameters={
                 "ranker": self.config.ranker.model_dump(), "seed": self.config.seed,
                 **({"bags": of.arm.bags} if of.arm.bags > 1 else {}),
+                **({"hard_gain": hard_gain} if of.arm.graded else {}),
                 **({"cutoff": self.cutoff} if vali else {}), **({"bins": "of all rows"} if shares else {}),
             },
             outputs=[self.at(of.fold).model(of.arm.name)],
@@ -431,8 +434,7 @@ class Job:
         return parts.split_files(self.at(of.fold).prepared(of.arm.name).parent, [of.arm.name])
 
     def _keeps_everything(self, of: ArmOf) -> bool:
-        facts = self._facts(of.fold, f"selection/{of.arm.name}")
-        return bool(of.arm.bags == 1 and facts["rows"] == facts["of_rows"] and not facts["weighted"])
+        return of.arm.keeps_everything(self._facts(of.fold, f"selection/{of.arm.name}"))
 
     def arm_facts(self, arm: Arm) -> dict[str, Any]:
         """Return an arm's row for the comparison: rows and seconds summed over the folds."""

@@ -46,6 +46,11 @@ def share(of):
             "false-positive-20-guard75-rounds3",
             Arm("false-positive", share(0.2), (("guard", 0.75),), rounds=3),
         ),
+        (
+            "mixed-20-guard75-graded-bag4",
+            Arm("mixed", share(0.2), (("guard", 0.75),), bags=4, graded=True),
+        ),
+        ("mixed-unweighted-p3-graded", Arm("mixed-unweighted", Budget("p", 3), graded=True)),
         ("top-n19-rounds2", Arm("top", Budget("n", 19), rounds=2)),
     ],
 )
@@ -97,7 +102,10 @@ def test_other_spellings_have_one_name(written, name):
         ("top-0.0", "above 0 and at most 100"),
         ("top-100.1", "above 0 and at most 100"),
         ("mixed-20-guard101", "at most 100"),
-        ("top-20-dynamic", "then -dynamicTREES, -roundsRANKERS or -bagSETS, like mixed-20-guard75"),
+        (
+            "top-20-dynamic",
+            "then -graded, then -dynamicTREES, -roundsRANKERS or -bagSETS, like mixed-20-guard75",
+        ),
         ("top-20-dynamic5-guard75", "like mixed-20-guard75"),
         ("top-20-dynamic2.5", "like mixed-20-guard75"),
         ("top-20-dynamic0", "-dynamic takes a number of trees from 1 to 100,000"),
@@ -114,6 +122,13 @@ def test_other_spellings_have_one_name(written, name):
         ("top-20-rounds3-bag4", "-rounds3 and -bag4 do not go together; leave one of them out"),
         ("mixed-20-dynamic5-bag4", "-dynamic5 and -bag4 do not go together; leave one of them out"),
         ("top-20-bag4-rounds3", "like mixed-20-guard75"),
+        ("mixed-20-bag4-graded", "like mixed-20-guard75"),
+        (
+            "top-20-graded",
+            "'top' does not keep hard negatives apart from easy ones; leave -graded out, or take",
+        ),
+        ("all-graded", "or take one of mixed, mixed-unweighted"),
+        ("mixed-20-graded-dynamic5", "-graded and -dynamic5 do not go together; leave one of them out"),
         ("mixed-20-skip101", "percentage of -skip must be at most 100"),
         ("mixed-20-guard", "like mixed-20-guard75"),
         ("mixed-20-skip", "like mixed-20-guard75"),

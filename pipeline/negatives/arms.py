@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -25,11 +25,11 @@ T = TypeVar("T")
 _GUARD: Final = re.compile(rf"-({'|'.join(GUARDS)})(\d+(?:\.\d+)?|max)?")
 _SPECIFICATION: Final = re.compile(
     rf"(?P<strategy>[a-z]+(?:-[a-z]+)*?)(?:-(?P<budget>[np]?\d+(?:\.\d+)?))?(?P<guards>(?:{_GUARD.pattern})*)"
-    r"(?:-dynamic(?P<every>\d+))?(?:-rounds(?P<rounds>\d+))?(?:-bag(?P<bags>\d+))?"
+    r"(?P<graded>-graded)?(?:-dynamic(?P<every>\d+))?(?:-rounds(?P<rounds>\d+))?(?:-bag(?P<bags>\d+))?"
 )
 _SHAPE: Final = (
     "write STRATEGY-PERCENT, STRATEGY-nCOUNT or STRATEGY-pPER_POSITIVE, then any of -guardPERCENTILE, -neardup"
-    " and -skipPERCENT, then -dynamicTREES, -roundsRANKERS or -bagSETS, like mixed-20-guard75-bag4"
+    " and -skipPERCENT, then -graded, then -dynamicTREES, -roundsRANKERS or -bagSETS, like mixed-20-guard75-bag4"
 )
 
 
@@ -45,6 +45,7 @@ class Arm:
         bags: Prepare so many training sets, each with draws of its own, and average their rankers.
         rounds: Train so many rankers one after the other, each on what the one before it adds to the choice
             (see :mod:`pipeline.negatives.dynamic`).
+        graded: Hard negatives are a grade of their own (see :mod:`pipeline.negatives.grades`).
     """
 
     strategy: str
@@ -53,6 +54,7 @@ class Arm:
     every: int | None = None
     bags: int = 1
     rounds: int = 1
+    graded: bool = False
 
     @property
     def name(self) -> str:
@@ -63,6 +65,7 @@ class Arm:
     @property
     def _suffix(self) -> str:
         guards = "".join(f"-{guard}{'' if of is None else percent(of)}" for guard, of in self.guards)
+        guards += "-graded" if self.graded else ""
         dynamic = "" if self.every is None else f"-dynamic{self.every}"
         rounds = f"-rounds{self.rounds}" if self.rounds > 1 else ""
         return guards + dynamic + rounds + (f"-bag{self.bags}" if self.bags > 1 else "")
@@ -97,6 +100,11 @@ class Arm:
         needs = [self.choice(config).need, *(aside.need for aside in self.asides(config))]
         return {need.reads for need in needs if need is not None}
 
+    def keeps_everything(self, facts: Mapping[str, Any]) -> bool:
+        """Tell from the facts of its selection whether the arm trains on the training split as it is."""
+        whole = facts["rows"] == facts["of_rows"] and not facts["weighted"]
+        return bool(whole and self.bags == 1 and not self.graded)
+
 
 def _parameters(function: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(function).parameters)
@@ -130,7 +138,27 @@ def parse(name: str) -> Arm:
     every = None if match["every"] is None else _every(match["every"], strategy, where=where)
     bags = 1 if match["bags"] is None else _bags(match["bags"], strategy, where=where)
     rounds = 1 if match["rounds"] is None else _rounds(match["rounds"], strategy, where=where)
-    return Arm(strategy, budget, _guards(match["guards"], where=where), every, bags, rounds)
+    graded = match["graded"] is not None
+    if graded:
+        _require_grades(strategy, every, where=where)
+    return Arm(strategy, budget, _guards(match["guards"], where=where), every, bags, rounds, graded)
+
+
+def _require_grades(strategy: str, every: int | None, *, where: str) -> None:
+    """Raise why an arm cannot be graded."""
+    if _choice(strategy).hard is None:
+        able = ", ".join(name for name in STRATEGIES if _choice(name).hard is not None)
+        raise ConfigError(
+            f"{where}: {strategy!r} does not keep hard negatives apart from easy ones; leave -graded out, or"
+            f" take one of {able}"
+        )
+    if every is not None:
+        raise ConfigError(f"{where}: -graded and -dynamic{every} do not go together; leave one of them out")
+
+
+def _choice(strategy: str) -> Choice:
+    """Return what a strategy says of every negative, under the usual settings."""
+    return _call(STRATEGIES[strategy], SelectConfig(), n=EVERYTHING.n)
 
 
 def _require_one(match: re.Match[str], *, where: str) -> None:
@@ -142,8 +170,7 @@ def _require_one(match: re.Match[str], *, where: str) -> None:
 
 def _draws(strategy: str) -> bool:
     """Tell whether a strategy draws at random, or else goes by the scores alone."""
-    choice = _call(STRATEGIES[strategy], SelectConfig(), n=EVERYTHING.n)
-    return "draw" in choice.kept.meta.root_names()
+    return "draw" in _choice(strategy).kept.meta.root_names()
 
 
 def _rounds(written: str, strategy: str, *, where: str) -> int:

@@ -15,6 +15,7 @@ from pipeline.negatives import context
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.budget import Budget
 from pipeline.negatives.choice import Need
+from pipeline.negatives.grades import grade
 from pipeline.negatives.training import Training
 from pipeline.ranker import MAX_QUERY_ROWS
 from pipeline.tables import features_of
@@ -73,6 +74,7 @@ class Selector:
     ) -> None:
         require(arm, config, () if training is None else training.columns)
         self._seed, self._training, self._choice = seed, training, arm.choice(config)
+        self._grade = ["grade"] if arm.graded else []
         self._layout = context.Layout(scores, seed=seed)
         self._long = bool(np.bincount(self._layout.query).max(initial=0) > MAX_QUERY_ROWS)
         asides = arm.asides(config)
@@ -96,7 +98,7 @@ class Selector:
             since: Rows to keep whatever the choice, in the order of SCORES: the round, from 1, that first
                 kept the row, null elsewhere; the reason of those that are not chosen again says it.
         """
-        names = ["row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason"]
+        names = ["row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason", *self._grade]
         more = ["place", "negative", "pos_count"]
         rows = self._chosen(score, round, since).select(*names, *more).collect(engine=context.ENGINE)
         return self._within_limit(rows).sort("place").select(names)
@@ -153,6 +155,8 @@ class Selector:
         kept = pl.when("negative").then(pl.col("candidate") & choice.kept).otherwise(True)
         weight = pl.when("candidate").then(choice.weight).otherwise(1.0)
         rows = rows.with_columns(kept=kept, weight=weight, reason=reason)
+        if self._grade and choice.hard is not None:
+            rows = rows.with_columns(grade=grade(choice.hard))
         if since is not None:
             earlier = ~pl.col("kept") & pl.col("candidate") & pl.col("since").is_not_null()
             why = pl.when(earlier).then(pl.format("kept since round {}", "since")).otherwise("reason")
@@ -274,7 +278,7 @@ def run(
     bagged = arm.bags > 1
     rows = selector.bagged(arm.bags) if bagged else selector.selection(score, round=round, since=since)
     qid = parts.schema_of([scores]).field("qid").type
-    parts.write_table(out, rows, tables.selection(qid=qid, bags=bagged))
+    parts.write_table(out, rows, tables.selection(qid=qid, bags=bagged, graded=arm.graded))
     negatives = rows.filter(pl.col("label") == 0)
     reasons = rows["reason"].value_counts().sort("reason")
     return {

@@ -126,7 +126,8 @@ def mixed(*, n: pl.Expr, hard_share: float) -> Choice:
     reason = (
         pl.when(hard).then(pl.lit("hard")).when(kept).then(pl.lit("random")).otherwise(pl.lit("not drawn"))
     )
-    return Choice(kept, reason, pl.when(hard).then(1.0).otherwise(rest / drawn).cast(pl.Float32))
+    weight = pl.when(hard).then(1.0).otherwise(rest / drawn).cast(pl.Float32)
+    return Choice(kept, reason, weight, hard=hard)
 
 
 def mixed_unweighted(*, n: pl.Expr, hard_share: float) -> Choice:
