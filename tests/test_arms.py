@@ -108,6 +108,10 @@ def test_other_spellings_have_one_name(written, name):
         ),
         ("top-20-dynamic5-guard75", "like mixed-20-guard75"),
         ("top-20-dynamic2.5", "like mixed-20-guard75"),
+        ("mixed-20-bag1", "-bag takes a number of training sets from 2 to 32"),
+        ("mixed-20-bag33", "-bag takes a number of training sets from 2 to 32"),
+        ("top-20-bag4", "'top' draws nothing, so its 4 training sets would be the same"),
+        ("all-bag4", "'all' draws nothing"),
         ("top-20-dynamic0", "-dynamic takes a number of trees from 1 to 100,000"),
         ("top-20-dynamic100001", "-dynamic takes a number of trees from 1 to 100,000"),
         ("all-guard75-dynamic5", "'all' keeps the same rows every time; leave -dynamic5 out"),
@@ -195,9 +199,10 @@ def test_panel_of_the_settings():
 
 
 def test_default_panel():
-    """Four fractions times four strategies, and the baseline."""
-    assert len(names()) == 17
-    assert len(set(names())) == 17
+    """Three fractions times five strategies, and the baseline."""
+    assert len(names()) == 16
+    assert len(set(names())) == 16
+    assert "mixed-10-guard75-bag4" in names()
 
 
 def test_controls_join_arms_by_name():

@@ -75,7 +75,7 @@ def test_spoiled_outputs_are_told_apart(copied: Path) -> None:
     (copied / "scores.parquet").unlink()
     facts = inspect(copied)
     assert states(facts) == {"model/random-40": "damaged", "scores": "missing"}
-    assert facts["finish"] == f"ranksieve report {copied} --arms all,random-40,mixed-40-guard75"
+    assert facts["finish"] == f"ranksieve report {copied} --arms all,mixed-40-guard75,random-40"
 
 
 def test_a_step_made_from_an_earlier_input_is_stale(copied: Path) -> None:

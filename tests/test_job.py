@@ -174,7 +174,8 @@ def truncate(path: Path) -> None:
         ("dataset/train/part-00000.parquet", {"ingest"}),
         ("dataset/test/part-00000.parquet", {"ingest"}),
         ("dataset/dataset.json", {"ingest"}),
-        ("models/initial-1.txt", {"initial/1"}),
+        ("models/initial-1.txt", {"initial/0"}),
+        ("models/initial-2.txt", {"initial/1"}),
         ("scores.parquet", {"scores"}),
         ("selection/random-20.parquet", {"selection/random-20"}),
         ("prepared/random-20/part-00000.parquet", {"prepared/random-20"}),
@@ -215,7 +216,8 @@ def test_a_lost_manifest_costs_a_full_run(source: Path, finished: Path, copy: Pa
         ("ranker.trees=6", set(STEPS) - {"ingest"}),
         ("seed=2", set(STEPS) - {"ingest"}),
         # Other scores do not change a random choice: the prepared set has the same bytes, its model is kept.
-        ("score.folds=3", {"initial/0", "initial/1", "initial/2", *RESCORED}),
+        ("score.folds=3", {"initial/0", "initial/1", *RESCORED}),
+        ("score.deals=1", {"scores", *RESCORED}),
         ("score.scoring='in-sample'", {"initial/in-sample", *RESCORED}),
         ("select.skip=0.1", {"report"}),  # no arm here skips; the report lists every setting
         ("split.vali=0.1", {"report"}),  # this source comes with a validation list

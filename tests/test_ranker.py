@@ -285,7 +285,7 @@ def test_each_query_is_scored_by_the_model_of_its_fold(tmp_path, monkeypatch):
     models = [model_of(tmp_path / f"{i}.txt", frame, seed=i) for i in range(3)]
     folds = pl.DataFrame({"qid": range(12, 0, -1), "fold": pl.Series([0, 1, 2] * 4, dtype=pl.Int16)})
     paths = [tmp_path / f"{i}.txt" for i in range(3)]
-    scored = ranker.predict(paths, files, folds, threads=2)
+    scored = ranker.predict(paths, files, [folds], threads=2)
     assert scored.select("row_id", "qid", "label").equals(frame.select("row_id", "qid", "label"))
     assert scored.schema["fold"] == pl.Int16
     features = frame.select(FEATURES).to_numpy()
@@ -306,7 +306,7 @@ def test_a_query_without_a_model_is_refused(tmp_path, fold):
     model_of(tmp_path / "0.txt", frame)
     folds = pl.DataFrame({"qid": [1, 2], "fold": pl.Series([0, fold], dtype=pl.Int16)})
     with pytest.raises(TableError, match="query 2 has none of the 1 models"):
-        ranker.predict([tmp_path / "0.txt"], [part], folds, threads=1)
+        ranker.predict([tmp_path / "0.txt"], [part], [folds], threads=1)
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "header", "trees", "parameters", "noise", "nonsense"])

@@ -78,26 +78,21 @@ def trained(tmp_path_factory):
     """Return a directory with ``train.parquet`` and the rankers of two folds."""
     where = tmp_path_factory.mktemp("score")
     file = write_part(where / "train.parquet", judgments(20, 10, seed=3))
-    for fold in range(2):
+    models = [where / f"{number}.txt" for number in range(4)]
+    for deal in range(2):
         facts = score.fit(
-            [file],
-            where / f"{fold}.txt",
-            where / "rows",
-            folds=2,
-            leave_out=fold,
-            config=CONFIG,
-            seed=1,
-            threads=1,
+            [file], models[2 * deal : 2 * deal + 2], deal=deal, config=CONFIG, seed=1, threads=1
         )
-        assert facts["rows"] == 100
-        assert not (where / "rows").exists()
+        assert facts["rows"] == 200
+    score.fit([file], [where / "all.txt"], deal=score.IN_SAMPLE, config=CONFIG, seed=1, threads=1)
+    assert not list(where.glob("*-rows"))
     return where
 
 
 def test_initial_rankers_train_every_tree(trained):
     """Early stopping is for the arms: an initial ranker has all its trees."""
-    for fold in range(2):
-        assert (trained / f"{fold}.txt").read_text().count("\nTree=") == CONFIG.trees
+    for number in range(4):
+        assert (trained / f"{number}.txt").read_text().count("\nTree=") == CONFIG.trees
 
 
 def test_run_scores_each_row_out_of_fold(trained):
@@ -126,22 +121,45 @@ def test_run_in_sample(trained):
     assert scores["score"].n_unique() > 1
 
 
+def test_scores_are_the_mean_over_the_deals(trained):
+    """With two deals a row's score is the mean of two rankers that never saw its query."""
+    files, models = [trained / "train.parquet"], [trained / f"{number}.txt" for number in range(4)]
+    score.run(files, models, trained / "two.parquet", deals=2, seed=1, threads=1)
+    scores, keys = pl.read_parquet(trained / "two.parquet"), judgments(20, 10, seed=3).select("qid")
+    each = np.stack([ranker.predict([m], files, threads=1)["score"].to_numpy() for m in models])
+    dealt = [score.assign(keys, folds=2, seed=1, deal=deal) for deal in range(2)]
+    assert not dealt[0].equals(dealt[1])
+    fold = [keys.join(d, on="qid", how="left", maintain_order="left")["fold"].to_numpy() for d in dealt]
+    row = np.arange(200)
+    expected = (each[fold[0], row] + each[2 + fold[1], row]) / 2
+    np.testing.assert_allclose(scores["score"].to_numpy(), expected, rtol=1e-12)
+    np.testing.assert_array_equal(scores["fold"].to_numpy(), fold[0])
+
+
+def test_run_in_sample_takes_the_ranker_that_saw_everything(trained):
+    """Deal -1 trains on every query."""
+    frame = pl.read_parquet(trained / "train.parquet")
+    assert (trained / "all.txt").read_text() != (trained / "0.txt").read_text()
+    rows = score.training_rows(frame.select("row_id", "qid", "label"), folds=1, leave_out=-1, seed=1)
+    assert rows.height == 200
+
+
 def test_failure_leaves_no_scratch_file(tmp_path, monkeypatch):
-    """When training fails, the list of rows goes too, and the message names the ranker."""
+    """When training fails, the lists of rows go too, and the message names the deal."""
     file = write_part(tmp_path / "train.parquet", judgments(4, 10))
     monkeypatch.setattr(child.sys, "executable", "/bin/false")
-    with pytest.raises(TrainingError, match=r"^training initial ranker 1: the process ended with code 1$"):
-        score.fit(
-            [file],
-            tmp_path / "m.txt",
-            tmp_path / "rows",
-            folds=2,
-            leave_out=1,
-            config=CONFIG,
-            seed=1,
-            threads=1,
-        )
+    message = r"^training the initial rankers of deal 1: the process ended with code 1$"
+    with pytest.raises(TrainingError, match=message):
+        score.fit([file], [tmp_path / "a.txt", tmp_path / "b.txt"], deal=1, config=CONFIG, seed=1, threads=1)
     assert [path.name for path in tmp_path.iterdir()] == ["train.parquet"]
+
+
+def test_a_share_of_few_negatives_is_no_less_than_a_number():
+    """A tenth of 30 is 3, but at least 5 are drawn; of 3 all."""
+    keys = scores_of((1, [0] * 30 + [1, 2], [0] * 32), (2, [0, 0, 0, 1], [0] * 4))
+    chosen = score.training_rows(keys, folds=1, leave_out=score.IN_SAMPLE, seed=1, negatives=0.1, at_least=5)
+    counts = keys.join(chosen, on="row_id").filter(label=0).group_by("qid").len().sort("qid")
+    assert counts["len"].to_list() == [5, 3]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 1.0])

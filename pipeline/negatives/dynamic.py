@@ -9,7 +9,22 @@ An arm with rounds trains one ranker after the other, each from nothing: what th
 is added to the negatives kept so far, and the budget bounds what a round adds. That is hard negative mining as
 detectors are trained: Sung and Poggio, "Example-based learning for view-based human face detection", PAMI 1998;
 Felzenszwalb, Girshick, McAllester, Ramanan, "Object Detection with Discriminatively Trained Part-Based Models",
-PAMI 2010, section 4.4.
+PAMI 2010, section 4.4. Measured, it helps: NDCG@10, mean over folds, of `all`, of `false-positive-20-guard75` and
+of that arm with three rounds.
+
+================  =======================  =======================  =====================
+set               validation               test                     share of rows
+                  all     once    rounds   all     once    rounds   once    rounds
+================  =======================  =======================  =====================
+webis (ClueWeb)   .2697   .2826   .2957    .2604   .2672   .2709    34 %    49 %
+cranfield         .4167   .3053   .4106    .4131   .3037   .4078    10 %    32 %
+nfcorpus          .4096   .3157   .4041    .4386   .3539   .4408    21 %    47 %
+ohsumed           .4516   .4063   .4497    .4355   .4047   .4445    44 %    63 %
+MQ2008            .6981   .5961   .7063    .6945   .6056   .7031    28 %    40 %
+================  =======================  =======================  =====================
+
+Over one round that is +17 % on test, in the mean over the sets; over `all` +1.3 %, which no single set tells from
+0 (z from -0.7 to +1.7). Three rankers take longer to train than `all` once, 1.4 to 1.8 times as long here.
 
 The first choice goes by SCORES, the next ones by the scores of the ranker so far. Guards keep to SCORES: a
 ranker scores the rows it trains on too well to tell which of its mistakes are mistakes of the labels. Each

@@ -1,0 +1,147 @@
+"""What each way to prepare a training set gives on real sets: ``make bench-quality``.
+
+The directory named by ``RANKSIEVE_DATA`` holds one folder per set. Every set is run with three seeds; NDCG@10
+is of test lists, with the queries of all folds pooled, averaged over the seeds query by query. The baseline is
+`all` with the settings that were best on the validation lists, and the arm that would be recommended gets the
+same choice of settings. Runs lie in a directory of their own and are taken up again where they ended.
+"""
+
+import argparse
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from flows.body import Plain, body
+from pipeline import paired
+from pipeline.config import override, parse
+from pipeline.job import Job
+from pipeline.run import processors
+
+SETS = ("webis_clueweb09", "cranfield", "nfcorpus", "ohsumed", "mq2008")
+SEEDS = (1, 2, 3)
+ARMS = (
+    "all", "random-10", "random-20", "random-10-bag4", "top-20", "semi-hard-20", "margin-20", "softmax-20",
+    "distance-weighted-20", "ohem-20", "false-positive-20", "mixed-20", "mixed-unweighted-20",
+    "mixed-20-guard75", "mixed-10-guard75", "mixed-5-guard75-bag4", "mixed-10-guard75-bag4",
+    "mixed-20-guard75-dynamic10", "top-20-guard75-dynamic5",
+)  # fmt: skip
+PREFERRED = "mixed-10-guard75-bag4"
+GRID: tuple[tuple[str, ...], ...] = (
+    (),
+    ("ranker.min_rows_per_leaf=50",),
+    ("ranker.leaves=15",),
+    ("ranker.leaves=31",),
+    ("ranker.truncation=10",),
+    ("ranker.trees=200", "ranker.learning_rate=0.05"),
+)
+CUTOFF = 10
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Arms of one set, averaged over the seeds: NDCG per query and split, share of rows, training seconds."""
+
+    ndcg: Mapping[str, Mapping[str, Floats]]
+    rows: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+
+def run(source: Path, root: Path, arms: Sequence[str], settings: Sequence[str]) -> Path:
+    """Run the job on one set, or what is missing of it; returns its directory."""
+    job = Job(source, root, config=parse(override({}, settings)), threads=processors(), arms=arms)
+    body(job, Plain(), command="bench-quality")
+    return root
+
+
+def measure(source: Path, out: Path, arms: Sequence[str], settings: Sequence[str] = ()) -> Measured:
+    """Run one set with every seed and put the seeds together."""
+    name = "-".join([source.name, *(s.replace("ranker.", "") for s in settings)]) + f"-{len(arms)}-arms"
+    roots = [run(source, out / f"{name}-{seed}", arms, [*settings, f"seed={seed}"]) for seed in SEEDS]
+    metrics = pl.concat(pl.read_parquet(root / "metrics.parquet") for root in roots)
+    summary = pl.concat(pl.read_parquet(root / "summary.parquet") for root in roots)
+    means = (
+        metrics.filter(pl.col("cutoff") == CUTOFF)
+        .drop_nulls("ndcg")
+        .group_by("arm", "split", "fold", "qid")
+        .agg(pl.col("ndcg").mean())
+        .sort("fold", "qid")
+    )
+    facts = (
+        summary.filter(cutoff=CUTOFF, split="test")
+        .group_by("arm")
+        .agg(pl.col("rows_fraction", "train_seconds").mean())
+    )
+    return Measured(
+        {split: {arm: means.filter(arm=arm, split=split)["ndcg"].to_numpy() for arm in arms} for split in ("vali", "test")},
+        dict(zip(facts["arm"], facts["rows_fraction"], strict=True)),
+        dict(zip(facts["arm"], facts["train_seconds"], strict=True)),
+    )  # fmt: skip
+
+
+def tuned(source: Path, out: Path) -> dict[str, tuple[Sequence[str], Floats]]:
+    """Return, for `all` and the preferred arm, the settings best on validation and NDCG on test with them."""
+    found = {settings: measure(source, out, ("all", PREFERRED), settings) for settings in GRID}
+    best = {}
+    for arm in ("all", PREFERRED):
+        settings = max(found, key=lambda s: float(found[s].ndcg["vali"][arm].mean()))
+        best[arm] = settings, found[settings].ndcg["test"][arm]
+    return best
+
+
+def difference(values: Floats, base: Floats) -> str:
+    """Return the mean difference with its interval and p, and its share of the base."""
+    change = (values - base)[:, None]
+    low, high = paired.bootstrap(change, seed=1, resamples=10_000)
+    p = paired.sign_flip(change, seed=1, resamples=10_000)[0]
+    mean = change.mean()
+    return f"{mean:+.3f} [{low[0]:+.3f}, {high[0]:+.3f}] {mean / base.mean():+.1%} p={p:.3f}"
+
+
+def table(name: str, found: Measured, best: Mapping[str, tuple[Sequence[str], Floats]]) -> Iterable[str]:
+    """Yield the lines of one set's table."""
+    test = found.ndcg["test"]
+    yield f"\n### {name}: {len(test['all'])} test queries\n"
+    yield "| arm | NDCG@10 | against `all` | against `random-20` | rows | training s |"
+    yield "|---|---|---|---|---|---|"
+    for arm, values in test.items():
+        against = [difference(values, test[other]) if arm != other else "" for other in ("all", "random-20")]
+        yield (
+            f"| {arm} | {values.mean():.4f} | {against[0]} | {against[1]} | {found.rows[arm]:.1%} |"
+            f" {found.seconds[arm]:.1f} |"
+        )
+    for arm, (settings, values) in best.items():
+        yield f"\n`{arm}` with the settings best on validation ({', '.join(settings) or 'the defaults'}): {values.mean():.4f}"
+    yield f"\n`{PREFERRED}` against `all`, both so: {difference(best[PREFERRED][1], best['all'][1])}"
+
+
+def main() -> None:
+    """Run the sets and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--sets", nargs="+", default=SETS)
+    options = parser.parse_args()
+    data = os.environ.get("RANKSIEVE_DATA")
+    if not data:
+        raise SystemExit("set RANKSIEVE_DATA to a directory with one folder per set")
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {processors()} processors, seeds {SEEDS}")
+    for name in options.sets:
+        source = Path(data) / name
+        if not source.is_dir():
+            print(f"\n### {name}: not in {data}, skipped")
+            continue
+        found = measure(source, options.out, ARMS)
+        for line in table(name, found, tuned(source, options.out)):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
