@@ -245,6 +245,9 @@ def _judgments(console: Console, contents: Facts) -> None:
     if weights := contents.get("weights"):
         low, high = (number(weights[key], ".4g") for key in ("smallest", "largest"))
         lines.append(("weights", f"sum {number(weights['sum'], ',.1f')}, from {low} to {high}"))
+    if grades := contents.get("grades"):
+        counts = [{"label": row["grade"], "rows": row["rows"]} for row in grades]
+        lines.append(("grades", f"{_labels(counts)} (to train on; 1: hard negative)"))
     _facts(console, "what it holds", lines)
 
 

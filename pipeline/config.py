@@ -131,6 +131,8 @@ class SelectConfig(_Settings):
     hard_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """`mixed`, `mixed-unweighted`: share of the kept negatives that are the hardest; the others are drawn
     at random."""
+    hard_gain: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """``-graded``: gain of a hard negative, where that of an easy one is 0 and of a positive at least 1."""
     margin: Annotated[float, Field(gt=0, le=100)] = 1.0
     """`margin`: how far below the median positive a negative may score, in standard deviations of the
     query's scores."""

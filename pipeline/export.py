@@ -2,10 +2,12 @@
 
 ===========  ============================================================================================
 ``letor``    ``train.txt.gz``, ``vali.txt.gz``, ``test.txt.gz``: ``label qid:ID 1:value ... #docid = X``;
-             ``train.weights`` with a weight per line, where weights differ from 1
+             ``train.weights`` with a weight per line, where weights differ from 1; ``train.grades`` with a
+             grade per line, for a graded arm
 ``lightgbm`` ``train.svm``, ``vali.svm``, ``test.svm``: ``label 0:value 1:value ...``, without ``qid``, which
              LightGBM's loader refuses; beside each ``.query`` (rows per query) and, where weights differ
-             from 1, ``train.svm.weight``. ``lightgbm.Dataset("train.svm")`` finds both by itself
+             from 1, ``train.svm.weight``. ``lightgbm.Dataset("train.svm")`` finds both by itself. A graded
+             arm has ``train.svm.grades``, to be set as the labels
 ``trec``     ``vali.qrels``, ``test.qrels``: ``qid 0 docid label``; ``vali.run``, ``test.run``: ``qid Q0
              docid rank score tag``, scored by the arm's model, the tag being the arm's name
 ===========  ============================================================================================
@@ -34,6 +36,7 @@ from pipeline.job import Job
 from pipeline.layout import RunLayout
 from pipeline.manifest import Facts, Manifest
 from pipeline.negatives import arms as arm_names
+from pipeline.negatives import grades
 from pipeline.plan import ArmOf
 from pipeline.tables import features_of
 
@@ -55,12 +58,14 @@ class Export:
         train: Parts of the prepared set; for an arm that keeps every row, of the training split.
         held_out: Parts of the validation and test lists.
         model: The retrained ranker.
+        gains: Of a graded arm's grades.
     """
 
     of: ArmOf
     train: list[Path]
     held_out: dict[str, list[Path]]
     model: Path
+    gains: list[float]
 
     def files(self, kind: Format) -> list[Path]:
         """Return every file that an export reads."""
@@ -97,7 +102,8 @@ def plan(root: Path, *, arm: str, fold: int | None = None) -> Export:
         ) from None
     of = ArmOf(chosen, arm_names.parse(_arm(job, arm)))
     held_out = {"vali": job.files(chosen.vali), "test": job.files(chosen.test)}
-    return Export(of, job.prepared_files(of), held_out, job.at(chosen).model(of.arm.name))
+    gains = grades.gains(job.config.select.hard_gain) if of.arm.graded else []
+    return Export(of, job.prepared_files(of), held_out, job.at(chosen).model(of.arm.name), gains)
 
 
 def _fold(job: Job, number: int | None) -> Fold:
@@ -206,7 +212,7 @@ def _letor(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
     for split, files in _splits(export):
         letor.write_letor(_batches(files, advance), out / f"{split}.txt.gz", sparse=False)
     _weights(export.train, out / "train.weights")
-    return {"rows": _rows(export), "notices": []}
+    return {"rows": _rows(export), "notices": _grades(export, out / "train.grades")}
 
 
 def _lightgbm(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
@@ -218,7 +224,7 @@ def _lightgbm(export: Export, out: Path, threads: int, advance: Advance) -> Fact
         lengths = parts.read_keys(files)["qid"].rle().struct.field("len")
         lengths.to_frame().write_csv(out / f"{split}.svm.query", include_header=False)
     _weights(export.train, out / "train.svm.weight")
-    return {"rows": _rows(export), "notices": []}
+    return {"rows": _rows(export), "notices": _grades(export, out / "train.svm.grades")}
 
 
 def svm_text(batch: pa.RecordBatch) -> bytes:
@@ -267,6 +273,24 @@ def _weights(files: Sequence[Path], out: Path) -> None:
     """Write a weight per line, unless every weight is 1."""
     if "weight" not in parts.schema_of(files).names:
         return
-    weights = pl.concat([pl.Series(table["weight"]) for table in parts.row_groups(files, columns=["weight"])])
+    weights = _column(files, "weight")
     if (weights != 1).any():
-        weights.to_frame("weight").write_csv(out, include_header=False)
+        weights.to_frame().write_csv(out, include_header=False)
+
+
+def _grades(export: Export, out: Path) -> list[str]:
+    """Write a grade per line for a graded arm; returns the notice that says what it is."""
+    if not export.gains:
+        return []
+    grade = _column(export.train, "grade")
+    grade.to_frame().write_csv(out, include_header=False)
+    highest = int(grade.to_numpy().max())
+    gains = ",".join(f"{gain:g}" for gain in export.gains[: max(highest, 1) + 1])
+    return [
+        f"labels are as judged; the arm trains on the grades in {out.name} instead, with LightGBM's"
+        f" label_gain={gains}"
+    ]
+
+
+def _column(files: Sequence[Path], name: str) -> pl.Series:
+    return pl.concat([pl.Series(name, table[name]) for table in parts.row_groups(files, columns=[name])])

@@ -146,7 +146,7 @@ def _expected(
 def _is_smaller(records: Mapping[str, _Record], prefix: str, arm: str) -> bool:
     """Tell whether an arm needs a prepared set: one that keeps every row trains on the dataset."""
     facts = records.get(f"{prefix}selection/{arm}", {}).get("facts")
-    return arm != BASELINE if facts is None else bool(facts["rows"] != facts["of_rows"] or facts["weighted"])
+    return arm != BASELINE if facts is None else not arm_names.parse(arm).keeps_everything(facts)
 
 
 # ---- What there is ----------------------------------------------------------------------------------------

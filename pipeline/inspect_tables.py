@@ -220,7 +220,11 @@ def _judgments(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
 
 
 def _prepared(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
-    return {**_judgments(rows, schema), "weights": _weights(rows)}
+    facts = {**_judgments(rows, schema), "weights": _weights(rows)}
+    if "grade" in schema.names:
+        counts = rows.group_by("grade").agg(rows=pl.len()).sort("grade").collect()
+        facts["grades"] = counts.to_dicts()
+    return facts
 
 
 def _weights(rows: pl.LazyFrame) -> Facts:

@@ -21,7 +21,7 @@ from pipeline.folds import Fold
 from pipeline.layout import FoldLayout, RunLayout
 from pipeline.manifest import Done, Facts, Manifest
 from pipeline.negatives import arms as arm_names
-from pipeline.negatives import dynamic, select
+from pipeline.negatives import dynamic, grades, select
 from pipeline.negatives.arms import Arm
 from pipeline.plan import ArmOf, Event, InitialOf, Observer, Plan
 from pipeline.source import Source, locate
@@ -242,10 +242,10 @@ class Job:
         return fold
 
     def select(self, of: ArmOf) -> ArmOf:
-        """Step: SCORES -> SELECTION of an arm. A dynamic arm's is the last that its ranker trained on."""
+        """Step: SCORES -> SELECTION of an arm; of one that chooses again, the last that its ranker trained on."""
         at, arm = self.at(of.fold), of.arm
         last: dict[str, Any] = {}
-        if arm.every is not None:
+        if arm.chooses_again:
             self._boost(of)
             last = {"round": self._facts(of.fold, f"model/{arm.name}")["rounds"] - 1}
         ranked = at.ranked(arm.name) if last else None
@@ -282,7 +282,7 @@ class Job:
         return of
 
     def _boost(self, of: ArmOf) -> None:
-        """Step: JUDGMENTS + SCORES -> ranker of a dynamic arm, and the scores its last choice went by."""
+        """Step: JUDGMENTS + SCORES -> ranker of an arm that chooses again, and what its last choice went by."""
         name, at = f"{self.plan.prefix(of.fold)}model/{of.arm.name}", self.at(of.fold)
         train_files = self.files(of.fold.train)
         vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
@@ -299,7 +299,7 @@ class Job:
                 **of.arm.options(self.config.select), **({"cutoff": self.cutoff} if vali else {}),
             },
             outputs=[at.model(of.arm.name), at.ranked(of.arm.name)],
-            worth=self.plan.arm_rows(of) * self.config.ranker.trees,
+            worth=self.plan.arm_rows(of) * self.plan.arm_trees(of),
         )  # fmt: skip
 
     def _has_bins(self, fold: Fold) -> bool:
@@ -313,19 +313,21 @@ class Job:
         return self.bins.of(self.files(fold.train), self.at(fold).bins, config=self.config.ranker)
 
     def train(self, of: ArmOf) -> ArmOf:
-        """Step: prepared set -> retrained ranker. That of a dynamic arm was trained as it was selected."""
-        if of.arm.every is not None:
+        """Step: prepared set -> retrained ranker; that of an arm that chooses again has been trained by then."""
+        if of.arm.chooses_again:
             return of
         name = f"{self.plan.prefix(of.fold)}model/{of.arm.name}"
         files = self.prepared_files(of)
         vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
         shares = self._keeps_everything(of) and self._has_bins(of.fold)
+        hard_gain = self.config.select.hard_gain
+        gains = grades.gains(hard_gain) if of.arm.graded else []
 
         def work(out: list[Path]) -> Facts:
             facts = train.run(
                 files, out[0], vali=vali, config=self.config.ranker, seed=self.config.seed, cutoff=self.cutoff,
-                arm=of.arm.name, bags=of.arm.bags, bins=self._bins(of.fold) if shares else None, threads=self.threads,
-                trees_done=self._trees(name, of),
+                arm=of.arm.name, bags=of.arm.bags, gains=gains, bins=self._bins(of.fold) if shares else None,
+                threads=self.threads, trees_done=self._trees(name, of),
             )  # fmt: skip
             least = 2 * self.config.ranker.min_rows_per_leaf
             notice = (
@@ -340,6 +342,7 @@ class Job:
             parameters={
                 "ranker": self.config.ranker.model_dump(), "seed": self.config.seed,
                 **({"bags": of.arm.bags} if of.arm.bags > 1 else {}),
+                **({"hard_gain": hard_gain} if of.arm.graded else {}),
                 **({"cutoff": self.cutoff} if vali else {}), **({"bins": "of all rows"} if shares else {}),
             },
             outputs=[self.at(of.fold).model(of.arm.name)],
@@ -454,8 +457,7 @@ class Job:
         return parts.split_files(self.at(of.fold).prepared(of.arm.name).parent, [of.arm.name])
 
     def _keeps_everything(self, of: ArmOf) -> bool:
-        facts = self._facts(of.fold, f"selection/{of.arm.name}")
-        return bool(of.arm.bags == 1 and facts["rows"] == facts["of_rows"] and not facts["weighted"])
+        return of.arm.keeps_everything(self._facts(of.fold, f"selection/{of.arm.name}"))
 
     def arm_facts(self, arm: Arm) -> dict[str, Any]:
         """Return an arm's row for the comparison: rows and seconds summed over the folds."""

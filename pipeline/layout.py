@@ -39,7 +39,7 @@ class FoldLayout:
         return self.root / "selection" / f"{arm}.parquet"
 
     def ranked(self, arm: str) -> Path:
-        """SCORES that the last choice of a dynamic arm went by: its ranker's own, so far."""
+        """SCORES that the last choice of an arm went by, where it is its own ranker's."""
         return self.root / "scores" / f"{arm}.parquet"
 
     @property

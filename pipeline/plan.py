@@ -90,7 +90,7 @@ class Plan:
     def arm_trees(self, of: ArmOf) -> int:
         """Return the boosting rounds of an arm, over all its rankers."""
         ranker = self._config.ranker
-        return of.arm.bags * ranker.in_a_bag.trees if of.arm.bags > 1 else ranker.trees
+        return of.arm.bags * ranker.in_a_bag.trees if of.arm.bags > 1 else of.arm.rounds * ranker.trees
 
     @property
     def initial_trees(self) -> int:
@@ -110,10 +110,13 @@ class Plan:
         return sum(int(self._splits[name]["rows"]) for name in fold.train)
 
     def arm_rows(self, of: ArmOf) -> float:
-        """Return about how many rows an arm trains on: as many as it asks for."""
+        """Return about how many rows a ranker of an arm trains on: as many as it asks for.
+
+        Each round of an arm with rounds asks for as many more; this is their mean.
+        """
         splits = [self._splits[name] for name in of.fold.train]
         rows, negatives, queries = (
             sum(int(s[key]) for s in splits) for key in ("rows", "negatives", "queries")
         )
         kept = of.arm.budget.expected(negatives=negatives, positives=rows - negatives, queries=queries)
-        return rows - negatives + kept
+        return rows - negatives + min(kept * (of.arm.rounds + 1) / 2, negatives)

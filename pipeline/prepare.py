@@ -7,19 +7,19 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from pipeline import parts
+from pipeline import parts, tables
 from pipeline.errors import TableError
 
 
 def prepare(judgments: pa.Table, selection: pl.DataFrame) -> pa.Table:
-    """Return the kept rows of ``judgments`` in their order, plus ``weight`` float32.
+    """Return the kept rows of ``judgments`` in their order, plus ``weight`` float32 and any ``grade`` uint8.
 
     Args:
         judgments: JUDGMENTS, any part of the training split.
-        selection: ``row_id, weight`` of the kept rows.
+        selection: ``row_id, weight`` of the kept rows, and ``grade`` for a graded arm.
     """
     kept = pl.DataFrame(judgments).join(selection, on="row_id", how="inner", maintain_order="left")
-    schema = judgments.schema.append(pa.field("weight", pa.float32(), nullable=False)).remove_metadata()
+    schema = tables.with_training(judgments.schema, graded="grade" in selection.columns)
     return parts.conform(kept.to_arrow(), schema)
 
 
@@ -40,13 +40,14 @@ def run(files: Sequence[Path], selection: Path, out: Path, *, bags: int = 1) -> 
     rows = 0
     for bag in range(bags):
         chosen = kept if bags == 1 else kept.filter((pl.col("bags") & (1 << bag)) != 0)
-        rows += _write(files, chosen.select("row_id", "weight"), out / f"part-{bag:05}.parquet", selection)
+        columns = ["row_id", "weight", *(["grade"] if "grade" in kept.columns else [])]
+        rows += _write(files, chosen.select(columns), out / f"part-{bag:05}.parquet", selection)
     return {"rows": rows}
 
 
 def _write(files: Sequence[Path], kept: pl.DataFrame, out: Path, selection: Path) -> int:
     rows = 0
-    schema = parts.schema_of(files).append(pa.field("weight", pa.float32(), nullable=False)).remove_metadata()
+    schema = tables.with_training(parts.schema_of(files), graded="grade" in kept.columns)
     with parts.PartWriter(out, schema) as writer:
         for table in parts.row_groups(files):
             chosen = prepare(table, kept)

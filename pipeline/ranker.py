@@ -54,8 +54,8 @@ class Training:
     """One of the rankers that a child trains.
 
     Attributes:
-        files: Parquet parts with ``qid``, ``label``, features and, where there is one, ``weight``; each
-            query's rows are contiguous.
+        files: Parquet parts with ``qid``, ``label``, features and, where there is one, ``weight`` and
+            ``grade``, to train on in place of ``label``; each query's rows are contiguous.
         model: The model file to write.
         rows: Parquet file with a ``row_id`` column: train on these rows only.
     """
@@ -138,6 +138,7 @@ def fit_all(
     bins: Path | None = None,
     vali: Sequence[Path] = (),
     cutoff: int = 10,
+    gains: Sequence[float] = (),
     what: str = "the rankers",
     trees_done: TreesDone | None = None,
 ) -> Fit:
@@ -153,6 +154,7 @@ def fit_all(
         bins: Binned features of the files, the same for all trainings.
         vali: As in :func:`fit`.
         cutoff: As in :func:`fit`.
+        gains: For files with grades: the gain of each. The labels of ``vali`` become grades, too.
         what: What is trained, for error messages.
         trees_done: Told the number of trees so far, over all rankers.
 
@@ -176,7 +178,11 @@ def fit_all(
         "together": None if together is None else str(together),
         "bins": None if bins is None else str(bins),
         "vali": [str(file) for file in vali] if config.early_stopping else [],
-        "parameters": {**parameters(config, seed=seed), "eval_at": [cutoff]},
+        "parameters": {
+            **parameters(config, seed=seed),
+            "eval_at": [cutoff],
+            **({"label_gain": list(gains)} if gains else {}),
+        },
         "trees": config.trees,
         "early_stopping": config.early_stopping,
     }

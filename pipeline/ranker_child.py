@@ -67,13 +67,22 @@ def _weight(frame: pl.DataFrame) -> npt.NDArray[np.float32] | None:
     return frame["weight"].to_numpy() if "weight" in frame.columns else None
 
 
+def _label(frame: pl.DataFrame, *, graded: bool) -> npt.NDArray[np.uint8]:
+    """Return the labels, or the grades that a prepared set has or that labels stand for."""
+    if not graded:
+        return frame["label"].to_numpy()
+    if "grade" in frame.columns:
+        return frame["grade"].to_numpy()
+    return frame.select(pl.col("label") + (pl.col("label") > 0)).to_series().to_numpy()
+
+
 def dataset(frame: pl.DataFrame, parameters: Mapping[str, Any], reference: Any = None) -> Any:
-    """Return a ``lightgbm.Dataset`` of rows in memory."""
+    """Return a ``lightgbm.Dataset`` of rows in memory; where grades have gains, of graded rows."""
     import lightgbm
 
     return lightgbm.Dataset(
         frame.select(features_of(frame.columns)).to_arrow(),
-        label=frame["label"].to_numpy(), group=query_sizes(frame["qid"]),
+        label=_label(frame, graded="label_gain" in parameters), group=query_sizes(frame["qid"]),
         weight=binned.unless_one(_weight(frame)), params=dict(parameters), reference=reference,
         free_raw_data=True,
     )  # fmt: skip

@@ -6,7 +6,7 @@ table          file                                   one row is
 JUDGMENTS      ``dataset/<split>/part-*.parquet``     a judged query-document pair with its features
 SCORES         ``scores.parquet``                     a training row scored by an initial ranker
 SELECTION      ``selection/<arm>.parquet``            a training row, kept or not, and why
-PREPARED       ``prepared/<arm>/part-*.parquet``      a kept training row with its features and weight
+PREPARED       ``prepared/<arm>/part-*.parquet``      a kept training row with features, weight and grade
 METRICS        ``metrics.parquet``                    the NDCG of one query under one arm at one cutoff
 SUMMARY        ``summary.parquet``                    one arm at one cutoff, beside `all` and random
 =============  =====================================  ==================================================
@@ -53,9 +53,21 @@ def judgments(features: int, *, qid: pa.DataType, doc_id: bool) -> pa.Schema:
     return pa.schema(keys + docs + _required(*((f, pa.float32()) for f in feature_names(features))))
 
 
-def prepared(features: int, *, qid: pa.DataType, doc_id: bool) -> pa.Schema:
-    """PREPARED: JUDGMENTS plus ``weight`` float32."""
-    return judgments(features, qid=qid, doc_id=doc_id).append(_required(("weight", pa.float32()))[0])
+_TRAINING: Final = _required(("weight", pa.float32()), ("grade", pa.uint8()))
+
+
+def prepared(features: int, *, qid: pa.DataType, doc_id: bool, graded: bool = False) -> pa.Schema:
+    """PREPARED: JUDGMENTS plus ``weight`` float32, and for a graded arm ``grade`` uint8, which it trains on.
+
+    ``label`` is as judged. ``grade`` is 0 for an easy negative, 1 for a hard one and ``label + 1`` for a
+    positive.
+    """
+    return with_training(judgments(features, qid=qid, doc_id=doc_id), graded=graded)
+
+
+def with_training(judgments: pa.Schema, *, graded: bool) -> pa.Schema:
+    """Return a schema of JUDGMENTS with the columns that make it one of PREPARED."""
+    return pa.schema([*judgments, *_TRAINING[: 2 if graded else 1]])
 
 
 def row_ids() -> pa.Schema:
@@ -63,23 +75,29 @@ def row_ids() -> pa.Schema:
     return pa.schema(_required(("row_id", pa.int64())))
 
 
-def scores(*, qid: pa.DataType) -> pa.Schema:
-    """SCORES: ``fold`` is the initial ranker that scored the row and never saw its query; -1: in-sample."""
-    return pa.schema(
+def scores(*, qid: pa.DataType, since: bool = False) -> pa.Schema:
+    """SCORES: ``fold`` is the initial ranker that scored the row and never saw its query; -1: in-sample.
+
+    Those that the last choice of an arm with rounds went by have ``since``: the round before it, from 1, that
+    first kept the row; null where none did.
+    """
+    schema = pa.schema(
         _required(
             ("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8()),
             ("score", pa.float64()), ("fold", pa.int16()),
         )
     )  # fmt: skip
+    return schema.append(pa.field("since", pa.uint8())) if since else schema
 
 
-def selection(*, qid: pa.DataType, bags: bool = False) -> pa.Schema:
+def selection(*, qid: pa.DataType, bags: bool = False, graded: bool = False) -> pa.Schema:
     """SELECTION: ``neg_rank`` is 1 for the query's hardest negative, null for positives.
 
     ``weight`` is the training weight of a kept row and 0 for a row not kept; ``reason`` says why. ``score`` is
-    what the choice went by: the initial ranker's, or for a dynamic arm's last choice its own ranker's so far.
-    A bagged arm's has ``bags``: bit b (from 0) is set when training set b keeps the row, and ``kept`` is true
-    when one does.
+    what the choice went by: the initial ranker's, or for the last choice of a dynamic arm or one with rounds
+    its own ranker's so far.
+    A graded arm's has ``grade``, as PREPARED. A bagged arm's has ``bags``: bit b (from 0) is set when training
+    set b keeps the row, and ``kept`` is true when one does.
     Both ``score`` and ``neg_rank`` are null for the arm `all`, which needs none.
     """
     schema = pa.schema(
@@ -90,6 +108,7 @@ def selection(*, qid: pa.DataType, bags: bool = False) -> pa.Schema:
             *_required(("kept", pa.bool_()), ("weight", pa.float32()), ("reason", pa.string())),
         ]
     )  # fmt: skip
+    schema = schema.append(_TRAINING[1]) if graded else schema
     return schema.append(_required(("bags", pa.uint32()))[0]) if bags else schema
 
 

@@ -18,6 +18,7 @@ def run(
     cutoff: int,
     arm: str,
     bags: int = 1,
+    gains: Sequence[float] = (),
     bins: Path | None = None,
     threads: int,
     trees_done: ranker.TreesDone | None = None,
@@ -33,6 +34,7 @@ def run(
         cutoff: Rank at which the validation NDCG is cut.
         arm: The arm's name, for messages.
         bags: Rankers to train, each on one of ``files``; the model is their sum.
+        gains: For a graded arm, the gain of each grade.
         bins: Binned features of ``files``, to save binning them.
         threads: Threads to train with; the model does not depend on it.
         trees_done: Told the number of trees so far.
@@ -41,7 +43,7 @@ def run(
     fitted = ranker.fit_all(
         [ranker.Training(each, model) for each in sets], config=config if bags == 1 else config.in_a_bag,
         together=model if bags > 1 else None, seed=seed, threads=threads, bins=bins, vali=vali, cutoff=cutoff,
-        what=f"arm {arm!r}", trees_done=trees_done,
+        gains=gains, what=f"arm {arm!r}", trees_done=trees_done,
     )  # fmt: skip
     return {
         "rows": fitted.rows,

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -18,15 +18,18 @@ CONTROL: Final = "random"
 MOST_TREES: Final = 100_000
 MOST_BAGS: Final = 32
 """The column ``bags`` of SELECTION has a bit for each."""
+MOST_ROUNDS: Final = 100
+_WAYS: Final = {"dynamic": "every", "rounds": "rounds", "bag": "bags"}
+"""Suffixes that say how to train, of which a name has one, and their groups in its specification."""
 T = TypeVar("T")
 _GUARD: Final = re.compile(rf"-({'|'.join(GUARDS)})(\d+(?:\.\d+)?|max)?")
 _SPECIFICATION: Final = re.compile(
     rf"(?P<strategy>[a-z]+(?:-[a-z]+)*?)(?:-(?P<budget>[np]?\d+(?:\.\d+)?))?(?P<guards>(?:{_GUARD.pattern})*)"
-    r"(?:-dynamic(?P<every>\d+))?(?:-bag(?P<bags>\d+))?"
+    r"(?P<graded>-graded)?(?:-dynamic(?P<every>\d+))?(?:-rounds(?P<rounds>\d+))?(?:-bag(?P<bags>\d+))?"
 )
 _SHAPE: Final = (
     "write STRATEGY-PERCENT, STRATEGY-nCOUNT or STRATEGY-pPER_POSITIVE, then any of -guardPERCENTILE, -neardup"
-    " and -skipPERCENT, then -dynamicTREES or -bagSETS, like mixed-20-guard75-bag4"
+    " and -skipPERCENT, then -graded, then -dynamicTREES, -roundsRANKERS or -bagSETS, like mixed-20-guard75-bag4"
 )
 
 
@@ -40,6 +43,9 @@ class Arm:
         guards: Keys of :data:`~pipeline.negatives.guards.GUARDS`, in its order, each with its share or None.
         every: Choose anew every so many trees (see :mod:`pipeline.negatives.dynamic`); None: choose once.
         bags: Prepare so many training sets, each with draws of its own, and average their rankers.
+        rounds: Train so many rankers one after the other, each on what the one before it adds to the choice
+            (see :mod:`pipeline.negatives.dynamic`).
+        graded: Hard negatives are a grade of their own (see :mod:`pipeline.negatives.grades`).
     """
 
     strategy: str
@@ -47,6 +53,8 @@ class Arm:
     guards: tuple[tuple[str, float | None], ...] = ()
     every: int | None = None
     bags: int = 1
+    rounds: int = 1
+    graded: bool = False
 
     @property
     def name(self) -> str:
@@ -57,8 +65,15 @@ class Arm:
     @property
     def _suffix(self) -> str:
         guards = "".join(f"-{guard}{'' if of is None else percent(of)}" for guard, of in self.guards)
+        guards += "-graded" if self.graded else ""
         dynamic = "" if self.every is None else f"-dynamic{self.every}"
-        return guards + dynamic + (f"-bag{self.bags}" if self.bags > 1 else "")
+        rounds = f"-rounds{self.rounds}" if self.rounds > 1 else ""
+        return guards + dynamic + rounds + (f"-bag{self.bags}" if self.bags > 1 else "")
+
+    @property
+    def chooses_again(self) -> bool:
+        """Whether its own ranker decides what it trains on: it is selected and trained in one step."""
+        return self.every is not None or self.rounds > 1
 
     @property
     def control(self) -> str | None:
@@ -90,6 +105,11 @@ class Arm:
         needs = [self.choice(config).need, *(aside.need for aside in self.asides(config))]
         return {need.reads for need in needs if need is not None}
 
+    def keeps_everything(self, facts: Mapping[str, Any]) -> bool:
+        """Tell from the facts of its selection whether the arm trains on the training split as it is."""
+        whole = facts["rows"] == facts["of_rows"] and not facts["weighted"]
+        return bool(whole and self.bags == 1 and not self.graded)
+
 
 def _parameters(function: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(function).parameters)
@@ -118,20 +138,63 @@ def parse(name: str) -> Arm:
         raise ConfigError(
             f"arm {name!r}: {BASELINE!r} keeps every negative; did you mean {CONTROL}-{match['budget']}?"
         )
-    every = None if match["every"] is None else _every(match["every"], strategy, where=f"arm {name!r}")
-    bags = 1 if match["bags"] is None else _bags(match["bags"], strategy, every, where=f"arm {name!r}")
-    return Arm(strategy, budget, _guards(match["guards"], where=f"arm {name!r}"), every, bags)
+    where = f"arm {name!r}"
+    _require_one(match, where=where)
+    every = None if match["every"] is None else _every(match["every"], strategy, where=where)
+    bags = 1 if match["bags"] is None else _bags(match["bags"], strategy, where=where)
+    rounds = 1 if match["rounds"] is None else _rounds(match["rounds"], strategy, where=where)
+    graded = match["graded"] is not None
+    if graded:
+        _require_grades(strategy, every, where=where)
+    return Arm(strategy, budget, _guards(match["guards"], where=where), every, bags, rounds, graded)
 
 
-def _bags(written: str, strategy: str, every: int | None, *, where: str) -> int:
+def _require_grades(strategy: str, every: int | None, *, where: str) -> None:
+    """Raise why an arm cannot be graded."""
+    if _choice(strategy).hard is None:
+        able = ", ".join(name for name in STRATEGIES if _choice(name).hard is not None)
+        raise ConfigError(
+            f"{where}: {strategy!r} does not keep hard negatives apart from easy ones; leave -graded out, or"
+            f" take one of {able}"
+        )
+    if every is not None:
+        raise ConfigError(f"{where}: -graded and -dynamic{every} do not go together; leave one of them out")
+
+
+def _choice(strategy: str) -> Choice:
+    """Return what a strategy says of every negative, under the usual settings."""
+    return _call(STRATEGIES[strategy], SelectConfig(), n=EVERYTHING.n)
+
+
+def _require_one(match: re.Match[str], *, where: str) -> None:
+    """Raise two ways to train that do not go together."""
+    given = [f"-{way}{match[group]}" for way, group in _WAYS.items() if match[group]]
+    if len(given) > 1:
+        raise ConfigError(f"{where}: {given[0]} and {given[1]} do not go together; leave one of them out")
+
+
+def _draws(strategy: str) -> bool:
+    """Tell whether a strategy draws at random, or else goes by the scores alone."""
+    return "draw" in _choice(strategy).kept.meta.root_names()
+
+
+def _rounds(written: str, strategy: str, *, where: str) -> int:
+    """Read the number of rankers in ``-rounds3``."""
+    if not 2 <= int(written) <= MOST_ROUNDS:
+        raise ConfigError(f"{where}: -rounds takes a number of rankers from 2 to {MOST_ROUNDS}")
+    if strategy == BASELINE or _draws(strategy):
+        raise ConfigError(
+            f"{where}: -rounds adds what the scores choose, and {strategy!r} does not go by scores alone; take"
+            f" false-positive, or leave -rounds{written} out"
+        )
+    return int(written)
+
+
+def _bags(written: str, strategy: str, *, where: str) -> int:
     """Read the number of training sets in ``-bag4``."""
     if not 2 <= int(written) <= MOST_BAGS:
         raise ConfigError(f"{where}: -bag takes a number of training sets from 2 to {MOST_BAGS}")
-    if every is not None:
-        raise ConfigError(
-            f"{where}: a dynamic arm draws anew as it goes; leave -bag{written} or -dynamic{every} out"
-        )
-    if "draw" not in _call(STRATEGIES[strategy], SelectConfig(), n=EVERYTHING.n).kept.meta.root_names():
+    if not _draws(strategy):
         raise ConfigError(
             f"{where}: {strategy!r} draws nothing, so its {written} training sets would be the same; leave"
             f" -bag{written} out"

@@ -34,12 +34,15 @@ class Choice:
         reason: Why it is kept, or why not.
         weight: Its training weight when kept.
         need: The column its expressions read beside those of the context.
+        hard: It is one of the hard ones, for a strategy that keeps these apart from easy ones. No draw
+            decides it.
     """
 
     kept: pl.Expr
     reason: pl.Expr
     weight: pl.Expr
     need: Need | None = None
+    hard: pl.Expr | None = None
 
 
 Strategy = Callable[..., Choice]

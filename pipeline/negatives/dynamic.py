@@ -1,10 +1,32 @@
-"""Dynamic selection: the negatives of an arm are chosen anew every so many trees, by the ranker as it grows.
+"""Arms that choose again: by what their own ranker, so far, ranks high.
 
-Selective gradient boosting, SelGB: Lucchese, Nardini, Perego, Orlando, Trani, "Selective Gradient Boosting for
-Effective Learning to Rank", SIGIR 2018. What the ranker has learned to rank low makes room for what it now
-ranks high, so that keeping only the hardest does not leave it without easy negatives.
+A dynamic arm chooses its negatives anew every so many trees: selective gradient boosting, SelGB
+(Lucchese, Nardini, Perego, Orlando, Trani, "Selective Gradient Boosting for Effective Learning to Rank", SIGIR
+2018). What the ranker has learned to rank low makes room for what it now ranks high, so that keeping only the
+hardest does not leave it without easy negatives.
 
-The first choice goes by SCORES, the next ones by the scores of the trees so far. Guards keep to SCORES: a
+An arm with rounds trains one ranker after the other, each from nothing: what the ranker before it ranks high
+is added to the negatives kept so far, and the budget bounds what a round adds. That is hard negative mining as
+detectors are trained: Sung and Poggio, "Example-based learning for view-based human face detection", PAMI 1998;
+Felzenszwalb, Girshick, McAllester, Ramanan, "Object Detection with Discriminatively Trained Part-Based Models",
+PAMI 2010, section 4.4. Measured, it helps: NDCG@10, mean over folds, of `all`, of `false-positive-20-guard75` and
+of that arm with three rounds.
+
+================  =======================  =======================  =====================
+set               validation               test                     share of rows
+                  all     once    rounds   all     once    rounds   once    rounds
+================  =======================  =======================  =====================
+webis (ClueWeb)   .2697   .2826   .2957    .2604   .2672   .2709    34 %    49 %
+cranfield         .4167   .3053   .4106    .4131   .3037   .4078    10 %    32 %
+nfcorpus          .4096   .3157   .4041    .4386   .3539   .4408    21 %    47 %
+ohsumed           .4516   .4063   .4497    .4355   .4047   .4445    44 %    63 %
+MQ2008            .6981   .5961   .7063    .6945   .6056   .7031    28 %    40 %
+================  =======================  =======================  =====================
+
+Over one round that is +17 % on test, in the mean over the sets; over `all` +1.3 %, which no single set tells from
+0 (z from -0.7 to +1.7). Three rankers take longer to train than `all` once, 1.4 to 1.8 times as long here.
+
+The first choice goes by SCORES, the next ones by the scores of the ranker so far. Guards keep to SCORES: a
 ranker scores the rows it trains on too well to tell which of its mistakes are mistakes of the labels. Each
 choice draws afresh what it draws at random. The work is done in :mod:`pipeline.negatives.dynamic_child`.
 """
@@ -34,13 +56,14 @@ def run(
     threads: int,
     trees_done: child.TreesDone | None = None,
 ) -> dict[str, Any]:
-    """Train the ranker of a dynamic arm and write the model, and the scores its last choice went by.
+    """Train the ranker of an arm that chooses again; write the model, and the scores its last choice went by.
 
     Args:
         files: Parts of the training split.
         scores: SCORES of its rows.
         model: The model file to write.
-        ranked: SCORES to write: by the trees before the last choice, ``fold`` -1.
+        ranked: SCORES to write: by the trees before the last choice, ``fold`` -1; with ``since`` for an arm
+            with rounds.
         arm: The arm.
         select: Parameters of the strategies.
         config: The ranker's settings.
@@ -49,17 +72,18 @@ def run(
         cutoff: Rank at which the validation NDCG is cut.
         bins: Binned features of ``files``; None: they are binned for this training.
         threads: Threads to train with; neither file depends on it.
-        trees_done: Told the number of trees so far.
+        trees_done: Told the number of trees so far, over all rankers.
 
     Returns:
-        The training's facts: those of :func:`pipeline.train.run`, and ``rounds``, how often it chose.
+        The training's facts: those of :func:`pipeline.train.run`, and ``rounds``, how often it chose. Trees and
+        rows are those of the last ranker.
 
     Raises:
         TrainingError: LightGBM refused the data, failed or crashed.
         StorageError: A file cannot be read or written.
     """
     job = {
-        "do": "boost",
+        "do": "boost" if arm.rounds == 1 else "retrain",
         "files": [str(file) for file in files],
         "scores": str(scores),
         "bins": None if bins is None else str(bins),

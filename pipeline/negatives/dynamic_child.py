@@ -1,9 +1,10 @@
-"""The child process of :mod:`pipeline.negatives.dynamic`: boosting in rounds, each on a choice of its own.
+"""The child process of :mod:`pipeline.negatives.dynamic`: training in rounds, each on a choice of its own.
 
-A round is a LightGBM booster of its own that starts from the scores of the trees before it; the rounds' trees
-are put together in the end. The alternative, one booster whose training set is exchanged, gives the same trees
-and scores the new training set with every tree so far, each time. The whole split stays with the booster as a
-validation set, which keeps its scores current.
+A round of a dynamic arm is a LightGBM booster of its own that starts from the scores of the trees before it;
+the rounds' trees are put together in the end. The alternative, one booster whose training set is exchanged, gives
+the same trees and scores the new training set with every tree so far, each time. A round of an arm with rounds
+starts from nothing, and its last booster is the ranker. The whole split stays with the booster as a validation
+set, which keeps its scores current.
 """
 
 import time
@@ -67,6 +68,41 @@ def boost(job: Job) -> dict[str, Any]:
     }
 
 
+def retrain(job: Job) -> dict[str, Any]:
+    """Train the rankers of an arm with rounds, and keep the last."""
+    began, progress = time.perf_counter(), ranker_child.Progress()
+    files = [Path(file) for file in job["files"]]
+    rows = with_scores(parts.read_keys(files), pl.read_parquet(job["scores"]), where=job["scores"])
+    full = _bins(job, files)
+    choices = _Choices(job, rows, files)
+    watch = _Watch(job, full)
+    score: Floats | None = None
+    trained = 0
+    for number in range(choices.rounds):
+        is_last = number == choices.rounds - 1
+        if is_last:
+            _write_ranked(Path(job["ranked"]), rows, score, files, since=choices.since)
+        booster = _booster(job, choices.add(full, score, number), full, None, follow=not is_last)
+        watch.start(booster)
+        trees = 0
+        while trees < job["trees"] and not watch.is_over:
+            booster.update()
+            trees += 1
+            progress(trained + trees)
+            watch.look(booster, trees)
+        trained, kept = trained + trees, watch.best or trees
+        if not is_last:
+            for _ in range(trees - kept):
+                booster.rollback_one_iter()
+            score = scores_of(booster, full)
+    ranker_child.write(Path(job["model"]), booster.model_to_string(num_iteration=kept))
+    seconds = round(time.perf_counter() - began, 3)
+    return {
+        **asdict(ranker.Fit(kept, choices.rows, seconds, store.peak_memory_mb())),
+        "rounds": choices.rounds,
+    }
+
+
 def with_scores(keys: pl.DataFrame, scores: pl.DataFrame, *, where: str) -> pl.DataFrame:
     """Return the rows of the training split, in their order, as SCORES.
 
@@ -92,16 +128,34 @@ class _Choices:
         arm, config = arms.parse(job["arm"]), SelectConfig.model_validate(job["select"])
         training = Training.of_files(files) if arm.reads(config) else None
         self._selector = Selector(rows, arm, config=config, seed=job["seed"], training=training)
-        self._qid = rows["qid"]
-        self.every: int = arm.every or job["trees"]
+        self._qid, self._negative = rows["qid"], rows["label"].to_numpy() == 0
+        self._since = np.zeros(rows.height, dtype=np.uint8)
+        self.every, self.rounds = arm.every or job["trees"], arm.rounds
         self.rows = 0
+
+    @property
+    def since(self) -> pl.Series:
+        """The round, from 1, that first added a negative; null where none did."""
+        return pl.Series("since", self._since).replace(0, None)
 
     def take(self, full: Any, score: Floats | None, number: int) -> Any:
         """Return round ``number``'s rows, chosen by ``score`` and boosted from it."""
-        places, weight = self._selector.choose(score, round=number)
+        return self._taken(full, *self._selector.choose(score, round=number), start=score)
+
+    def add(self, full: Any, score: Floats | None, number: int) -> Any:
+        """Return the rows of the rounds before ``number``, and those that ``score`` adds."""
+        places, weight = self._selector.choose(score, round=number, since=self.since if number else None)
+        new = places[self._negative[places] & (self._since[places] == 0)]
+        self._since[new] = number + 1
+        return self._taken(full, places, weight)
+
+    def _taken(
+        self, full: Any, places: npt.NDArray[np.int64], weight: npt.NDArray[np.float32],
+        start: Floats | None = None,
+    ) -> Any:  # fmt: skip
         self.rows = len(places)
         queries = ranker_child.query_sizes(self._qid.gather(places))
-        start = None if score is None else score[places]
+        start = None if start is None else start[places]
         return binned.take(full, places, queries, weight=weight, start=start)
 
 
@@ -144,6 +198,11 @@ class _Watch:
             self._label = frame["label"].to_numpy()
             self._offsets = np.append(0, np.cumsum(ranker_child.query_sizes(frame["qid"]), dtype=np.int64))
 
+    def start(self, booster: Any) -> None:
+        """Follow a booster that starts from nothing."""
+        self._score, self._highest, self.best, self.is_over = None, -np.inf, 0, False
+        self.join(booster)
+
     def join(self, booster: Any) -> None:
         """Follow the next booster."""
         if self._data is not None:
@@ -163,12 +222,21 @@ class _Watch:
         self.is_over = trees - self.best >= self._patience
 
 
-def _write_ranked(out: Path, rows: pl.DataFrame, score: Floats | None, files: Sequence[Path]) -> None:
+def _write_ranked(
+    out: Path,
+    rows: pl.DataFrame,
+    score: Floats | None,
+    files: Sequence[Path],
+    *,
+    since: pl.Series | None = None,
+) -> None:
     """Write what the last choice went by: SCORES of the model so far, or those of the start."""
     ranked = rows if score is None else rows.with_columns(score=score, fold=pl.lit(-1, pl.Int16))
+    ranked = ranked if since is None else ranked.with_columns(since)
+    qid = parts.schema_of(files).field("qid").type
     with store.storage_errors(out):
-        parts.write_table(out, ranked, tables.scores(qid=parts.schema_of(files).field("qid").type))
+        parts.write_table(out, ranked, tables.scores(qid=qid, since=since is not None))
 
 
 if __name__ == "__main__":
-    child.serve({"boost": boost})
+    child.serve({"boost": boost, "retrain": retrain})

@@ -16,6 +16,7 @@ from pipeline.negatives import context
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.budget import Budget
 from pipeline.negatives.choice import Need
+from pipeline.negatives.grades import grade
 from pipeline.negatives.training import Training
 from pipeline.ranker import MAX_QUERY_ROWS
 from pipeline.tables import features_of
@@ -74,6 +75,7 @@ class Selector:
     ) -> None:
         require(arm, config, () if training is None else training.columns)
         self._seed, self._training, self._choice = seed, training, arm.choice(config)
+        self._grade = ["grade"] if arm.graded else []
         self._layout = context.Layout(scores, seed=seed)
         self._long = bool(np.bincount(self._layout.query).max(initial=0) > MAX_QUERY_ROWS)
         asides = arm.asides(config)
@@ -82,16 +84,24 @@ class Selector:
         aside = rows.with_columns(aside=why).select("place", "aside").sort("place").select("aside")
         self._rows = scores.with_columns(aside.collect(engine=context.ENGINE))
 
-    def selection(self, score: npt.NDArray[np.float64] | None = None, *, round: int = 0) -> pl.DataFrame:
+    def selection(
+        self,
+        score: npt.NDArray[np.float64] | None = None,
+        *,
+        round: int = 0,
+        since: pl.Series | None = None,
+    ) -> pl.DataFrame:
         """Return SELECTION.
 
         Args:
             score: Scores to choose by, in the order of SCORES; None: those of SCORES.
             round: Number of the choice; each draws afresh what it draws.
+            since: Rows to keep whatever the choice, in the order of SCORES: the round, from 1, that first
+                kept the row, null elsewhere; the reason of those that are not chosen again says it.
         """
-        names = ["row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason"]
+        names = ["row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason", *self._grade]
         more = ["place", "negative", "pos_count"]
-        rows = self._chosen(score, round).select(*names, *more).collect(engine=context.ENGINE)
+        rows = self._chosen(score, round, since).select(*names, *more).collect(engine=context.ENGINE)
         return self._within_limit(rows).sort("place").select(names)
 
     def bagged(self, bags: int) -> pl.DataFrame:
@@ -110,13 +120,17 @@ class Selector:
         return found.with_columns(**columns, bags=mask)
 
     def choose(
-        self, score: npt.NDArray[np.float64] | None = None, *, round: int = 0
+        self,
+        score: npt.NDArray[np.float64] | None = None,
+        *,
+        round: int = 0,
+        since: pl.Series | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the places in SCORES of the rows that :meth:`selection` keeps, rising, and their weights."""
         names = ["place", "kept", "weight"]
         more = ["row_id", "qid", "negative", "pos_count", "reason"] if self._long else []
         rows = self._within_limit(
-            self._chosen(score, round).select(*names, *more).collect(engine=context.ENGINE)
+            self._chosen(score, round, since).select(*names, *more).collect(engine=context.ENGINE)
         )
         weight = np.empty(rows.height, dtype=np.float32)
         kept = np.zeros(rows.height, dtype=bool)
@@ -125,8 +139,11 @@ class Selector:
         places = np.flatnonzero(kept)
         return places, weight[places]
 
-    def _chosen(self, score: npt.NDArray[np.float64] | None, round: int) -> pl.LazyFrame:
+    def _chosen(
+        self, score: npt.NDArray[np.float64] | None, round: int, since: pl.Series | None
+    ) -> pl.LazyFrame:
         scores = self._rows if score is None else self._rows.with_columns(score=score)
+        scores = scores if since is None else scores.with_columns(since=since)
         rows = context.plan(scores, self._layout, round=round)
         rows = context.with_candidates(rows, pl.col("aside").is_not_null())
         choice = self._choice
@@ -139,6 +156,12 @@ class Selector:
         kept = pl.when("negative").then(pl.col("candidate") & choice.kept).otherwise(True)
         weight = pl.when("candidate").then(choice.weight).otherwise(1.0)
         rows = rows.with_columns(kept=kept, weight=weight, reason=reason)
+        if self._grade and choice.hard is not None:
+            rows = rows.with_columns(grade=grade(choice.hard))
+        if since is not None:
+            earlier = ~pl.col("kept") & pl.col("candidate") & pl.col("since").is_not_null()
+            why = pl.when(earlier).then(pl.format("kept since round {}", "since")).otherwise("reason")
+            rows = rows.with_columns(kept=pl.col("kept") | earlier, reason=why)
         return rows.with_columns(weight=pl.when("kept").then("weight").otherwise(0.0).cast(pl.Float32))
 
     def _with_needs(self, rows: pl.LazyFrame, needs: Iterable[Need | None]) -> pl.LazyFrame:
@@ -245,14 +268,18 @@ def run(
     """
     training = Training.of_files(files) if files else None
     table = pl.read_parquet(scores)
-    score = None
+    score = since = None
     if ranked is not None:
         found = table.select("row_id").join(
             pl.read_parquet(ranked), on="row_id", how="left", maintain_order="left"
         )
         score = found["score"].to_numpy()
+        since = found["since"] if arm.rounds > 1 else None
     selector = Selector(table, arm, config=config, seed=seed, training=training)
-    rows = selector.selection(score, round=round) if arm.bags == 1 else selector.bagged(arm.bags)
+    if arm.bags > 1:
+        rows = selector.bagged(arm.bags)
+    else:
+        rows = selector.selection(score, round=round, since=since)
     return _written(rows, out, arm, qid=parts.schema_of([scores]).field("qid").type)
 
 
@@ -273,7 +300,7 @@ def run_all(files: Sequence[Path], out: Path, *, arm: Arm, config: SelectConfig,
 
 def _written(rows: pl.DataFrame, out: Path, arm: Arm, *, qid: pa.DataType) -> dict[str, Any]:
     """Write SELECTION; return how many rows it keeps and what it falls short of."""
-    parts.write_table(out, rows, tables.selection(qid=qid, bags=arm.bags > 1))
+    parts.write_table(out, rows, tables.selection(qid=qid, bags=arm.bags > 1, graded=arm.graded))
     negatives = rows.filter(pl.col("label") == 0)
     reasons = rows["reason"].value_counts().sort("reason")
     return {

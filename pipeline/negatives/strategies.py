@@ -76,7 +76,9 @@ def false_positive(*, n: pl.Expr) -> Choice:
 
     These are the initial ranker's mistakes, the false positives with which Sung and Poggio bootstrap a
     detector ("Example-based learning for view-based human face detection", PAMI 1998). A query that is
-    ranked perfectly, or has no positive, keeps none.
+    ranked perfectly, or has no positive, keeps none. A ranker trained on these alone never sees the easy ones,
+    as under `top`; rounds (``-rounds3``, as Sung and Poggio have it) mend that: see
+    :mod:`pipeline.negatives.dynamic`.
     """
     mistake = (pl.col("score") > pl.col("pos_min")).fill_null(False)
     kept = mistake & (_rank_within(mistake) <= n)
@@ -126,7 +128,8 @@ def mixed(*, n: pl.Expr, hard_share: float) -> Choice:
     reason = (
         pl.when(hard).then(pl.lit("hard")).when(kept).then(pl.lit("random")).otherwise(pl.lit("not drawn"))
     )
-    return Choice(kept, reason, pl.when(hard).then(1.0).otherwise(rest / drawn).cast(pl.Float32))
+    weight = pl.when(hard).then(1.0).otherwise(rest / drawn).cast(pl.Float32)
+    return Choice(kept, reason, weight, hard=hard)
 
 
 def mixed_unweighted(*, n: pl.Expr, hard_share: float) -> Choice:
