@@ -101,9 +101,9 @@ class ScoreConfig(_Settings):
     scoring: Literal["out-of-fold", "in-sample"] = "out-of-fold"
     """``out-of-fold``: every training row is scored by a model that never saw its query. ``in-sample``:
     one model scores what it was trained on, as in Lucchese et al. 2017."""
-    folds: Annotated[int, Field(ge=2, le=100)] = 4
+    folds: Annotated[int, Field(ge=2, le=100)] = 2
     """Number of out-of-fold models of a deal."""
-    deals: Annotated[int, Field(ge=1, le=100)] = 2
+    deals: Annotated[int, Field(ge=1, le=100)] = 3
     """How often the queries are dealt into folds; a row's score is the mean over the deals."""
     trees: Annotated[int, Field(ge=1, le=100_000)] | None = 50
     """Boosting rounds of an initial ranker, at most ``ranker.trees``; unset: as many as that."""
@@ -126,6 +126,8 @@ class SelectConfig(_Settings):
     """Strategies to try at every budget, with their guards; ``-guardQ`` sets aside the negatives that
     outscore the Q-th percentile of their query's positives, ``-bagN`` averages the rankers of N training sets
     drawn anew. `random` is always there: it is the control."""
+    prefer: str = "mixed-10-guard75-bag4"
+    """The arm to recommend where it is in the panel and the validation lists do not speak against it."""
     skip: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """`semi-hard`: share of the hardest negatives to pass over."""
     hard_share: Annotated[float, Field(ge=0, le=1)] = 0.5

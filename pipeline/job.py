@@ -420,10 +420,11 @@ class Job:
         facts = [self.arm_facts(arm) for arm in arms]
         for fact in facts:  # a control may not be asked for, and its training can fail
             fact["control"] = fact["control"] if fact["control"] in there else None
-        settings = {
+        settings: dict[str, Any] = {
             "seed": self.config.seed,
             "resamples": self.config.evaluate.resamples,
             "cutoff": self.cutoff,
+            "prefer": self.config.select.prefer,
         }
         self._step(
             "summary",

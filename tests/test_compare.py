@@ -301,6 +301,29 @@ def test_fewest_rows_within_one_standard_error():
     assert choose(arms, all=full, small=[0.49, 0.59, 0.69, 0.49]) == "all"
 
 
+def test_the_preferred_arm_is_kept_until_the_lists_speak_against_it():
+    """.01 below the best with a standard error of .09 it is kept; a steady .01 below, or absent, it is not."""
+    arms = arms_table(all=100, small=10, large=90)
+    full = [0.5, 0.6, 0.7, 0.5]
+
+    def kept(large, prefer="large"):
+        panel = metrics_table(vali={"all": full, "small": full, "large": large})
+        return recommend(panel, arms, prefer=prefer, seed=1, resamples=1_000)
+
+    assert kept([0.4, 0.68, 0.6, 0.58]) == "large"
+    assert kept([0.49, 0.59, 0.69, 0.49]) == "small"
+    assert kept([0.4, 0.68, 0.6, 0.58], prefer="another") == "small"
+
+
+def test_a_preferred_arm_significantly_worse_than_all_is_not_kept():
+    """Two standard errors of a noisy best are wide, but `all` beats the preferred arm on every query."""
+    full = np.random.default_rng(0).uniform(0.4, 0.6, 40)
+    noise = np.tile([0.39, -0.38], 20)
+    arms = arms_table(**{"all": 100, "wild": 90, "worse": 10})
+    panel = metrics_table(vali={"all": full, "wild": full + noise, "worse": full - 0.005})
+    assert recommend(panel, arms, prefer="worse", seed=1, resamples=1_000) == "wild"
+
+
 def test_equal_arms_go_to_the_fewest_rows_then_to_the_panel_order():
     """Identical values: 5 rows before 10; with equal rows the arm that stands first."""
     values = [0.5, 0.6, 0.7]
