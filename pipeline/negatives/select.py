@@ -276,10 +276,8 @@ def run(
         score = found["score"].to_numpy()
         since = found["since"] if arm.rounds > 1 else None
     selector = Selector(table, arm, config=config, seed=seed, training=training)
-    if arm.bags > 1:
-        rows = selector.bagged(arm.bags)
-    else:
-        rows = selector.selection(score, round=round, since=since)
+    bagged = arm.bags > 1
+    rows = selector.bagged(arm.bags) if bagged else selector.selection(score, round=round, since=since)
     return _written(rows, out, arm, qid=parts.schema_of([scores]).field("qid").type)
 
 

@@ -72,7 +72,7 @@ def measure(
     seeds: Sequence[int] = SEEDS,
 ) -> Measured:
     """Run one set with every seed and put the seeds together."""
-    name = "-".join([source.name, *(s.replace("ranker.", "") for s in settings)]) + f"-{len(arms)}-arms"
+    name = "-".join([source.name, *(s.replace("ranker.", "") for s in settings)])
     roots = [run(source, out / f"{name}-{seed}", arms, [*settings, f"seed={seed}"]) for seed in seeds]
     metrics = pl.concat(pl.read_parquet(root / "metrics.parquet") for root in roots)
     summary = pl.concat(pl.read_parquet(root / "summary.parquet") for root in roots)
@@ -125,7 +125,10 @@ def table(name: str, found: Measured, best: Mapping[str, tuple[Sequence[str], Fl
     yield "| arm | NDCG@10 | against `all` | against `random-20` | rows | training s |"
     yield "|---|---|---|---|---|---|"
     for arm, values in test.items():
-        against = [difference(values, test[other]) if arm != other else "" for other in ("all", "random-20")]
+        against = [
+            difference(values, test[other]) if arm != other and other in test else ""
+            for other in ("all", "random-20")
+        ]
         yield (
             f"| {arm} | {values.mean():.4f} | {against[0]} | {against[1]} | {found.rows[arm]:.1%} |"
             f" {found.seconds[arm]:.1f} |"
@@ -133,7 +136,8 @@ def table(name: str, found: Measured, best: Mapping[str, tuple[Sequence[str], Fl
     for arm, (settings, values) in best.items():
         chosen = ", ".join(settings) or "the defaults"
         yield f"\n`{arm}` with the settings best on validation ({chosen}): {values.mean():.4f}"
-    yield f"\n`{PREFERRED}` against `all`, both so: {difference(best[PREFERRED][1], best['all'][1])}"
+    if best:
+        yield f"\n`{PREFERRED}` against `all`, both so: {difference(best[PREFERRED][1], best['all'][1])}"
 
 
 def main() -> None:
@@ -141,18 +145,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--arms", nargs="+", default=ARMS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--tuned", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     data = os.environ.get("RANKSIEVE_DATA")
     if not data:
         raise SystemExit("set RANKSIEVE_DATA to a directory with one folder per set")
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {processors()} processors, seeds {SEEDS}")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {processors()} processors, seeds {options.seeds}"
+    )
     for name in options.sets:
         source = Path(data) / name
         if not source.is_dir():
             print(f"\n### {name}: not in {data}, skipped")
             continue
-        found = measure(source, options.out, ARMS)
-        for line in table(name, found, tuned(source, options.out)):
+        found = measure(source, options.out, options.arms, seeds=options.seeds)
+        for line in table(name, found, tuned(source, options.out) if options.tuned else {}):
             print(line, flush=True)
 
 
