@@ -4,10 +4,10 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench lock clean
+.PHONY: help demo test lint types bench bench-quality lock clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: .venv/.run  ## Run the whole job on data/digits
 	$(BIN)/ranksieve demo
@@ -23,8 +23,11 @@ lint: .venv/.dev  ## Check style, formatting and which module may import which
 types: .venv/.dev  ## Check types
 	$(BIN)/mypy
 
-bench: .venv/.bench  ## Measure speed and quality beside other tools
+bench: .venv/.bench  ## Measure speed beside other tools
 	$(BIN)/python -m pytest -m bench -n 0 -s tests/bench
+
+bench-quality: .venv/.dev  ## Compare every strategy on the sets in RANKSIEVE_DATA (hours)
+	$(BIN)/python -m tests.bench.quality
 
 lock:  ## Renew requirements.lock, requirements-dev.lock and requirements-bench.lock (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --no-annotate --no-emit-index-url --no-header pyproject.toml -o requirements.lock

@@ -12,6 +12,8 @@
              docid rank score tag``, scored by the arm's model, the tag being the arm's name
 ===========  ============================================================================================
 
+A bagged arm has a training set per bag: ``train-1``, ``train-2`` and so on in place of ``train``.
+
 Every feature of every row is written, zeros too: LightGBM takes the format from the first lines, and cannot
 when these hold nothing but zeros. A float32 is written as the shortest decimal number that is it. Beside the
 files lies ``export.json``, which says what they were made from.
@@ -66,6 +68,13 @@ class Export:
     held_out: dict[str, list[Path]]
     model: Path
     gains: list[float]
+
+    @property
+    def sets(self) -> dict[str, list[Path]]:
+        """The training sets by name: one, or one per bag."""
+        if self.of.arm.bags == 1:
+            return {"train": self.train}
+        return {f"train-{bag}": [file] for bag, file in enumerate(self.train, start=1)}
 
     def files(self, kind: Format) -> list[Path]:
         """Return every file that an export reads."""
@@ -211,8 +220,7 @@ def _letor(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
     del threads
     for split, files in _splits(export):
         letor.write_letor(_batches(files, advance), out / f"{split}.txt.gz", sparse=False)
-    _weights(export.train, out / "train.weights")
-    return {"rows": _rows(export), "notices": _grades(export, out / "train.grades")}
+    return {"rows": _rows(export), "notices": _beside(export, out, weights=".weights", grades=".grades")}
 
 
 def _lightgbm(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
@@ -223,8 +231,8 @@ def _lightgbm(export: Export, out: Path, threads: int, advance: Advance) -> Fact
                 stream.write(svm_text(batch))
         lengths = parts.read_keys(files)["qid"].rle().struct.field("len")
         lengths.to_frame().write_csv(out / f"{split}.svm.query", include_header=False)
-    _weights(export.train, out / "train.svm.weight")
-    return {"rows": _rows(export), "notices": _grades(export, out / "train.svm.grades")}
+    beside = _beside(export, out, weights=".svm.weight", grades=".svm.grades")
+    return {"rows": _rows(export), "notices": beside}
 
 
 def svm_text(batch: pa.RecordBatch) -> bytes:
@@ -248,7 +256,7 @@ def _trec(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
             export.model, files, qrels=out / f"{split}.qrels", ranking=out / f"{split}.run",
             tag=export.of.arm.name, what=split, threads=threads, advance=advance,
         )  # fmt: skip
-    rows = {split: count for split, count in _rows(export).items() if split != "train"}
+    rows = {split: count for split, count in _rows(export).items() if split in export.held_out}
     return {"rows": rows, "notices": notices}
 
 
@@ -260,13 +268,27 @@ _WRITERS: Final[dict[str, Callable[[Export, Path, int, Advance], Facts]]] = {
 
 
 def _splits(export: Export) -> list[tuple[str, list[Path]]]:
-    return [("train", export.train), *export.held_out.items()]
+    return [*export.sets.items(), *export.held_out.items()]
 
 
 def _rows(export: Export) -> dict[str, int]:
     return {
         split: sum(parts.open_part(f).metadata.num_rows for f in files) for split, files in _splits(export)
     }
+
+
+def _beside(export: Export, out: Path, *, weights: str, grades: str) -> list[str]:
+    """Write what goes beside each training set, in files of these suffixes; returns what to say of them."""
+    notices = []
+    for name, files in export.sets.items():
+        _weights(files, out / f"{name}{weights}")
+        notices += _grades(files, export.gains, out / f"{name}{grades}")
+    if len(export.sets) > 1:
+        notices.append(
+            f"{export.of.arm.name} trains a ranker on each of its {len(export.sets)} training sets and adds"
+            " their scores up"
+        )
+    return notices
 
 
 def _weights(files: Sequence[Path], out: Path) -> None:
@@ -278,17 +300,17 @@ def _weights(files: Sequence[Path], out: Path) -> None:
         weights.to_frame().write_csv(out, include_header=False)
 
 
-def _grades(export: Export, out: Path) -> list[str]:
+def _grades(files: Sequence[Path], gains: Sequence[float], out: Path) -> list[str]:
     """Write a grade per line for a graded arm; returns the notice that says what it is."""
-    if not export.gains:
+    if not gains:
         return []
-    grade = _column(export.train, "grade")
+    grade = _column(files, "grade")
     grade.to_frame().write_csv(out, include_header=False)
     highest = int(grade.to_numpy().max())
-    gains = ",".join(f"{gain:g}" for gain in export.gains[: max(highest, 1) + 1])
+    listed = ",".join(f"{gain:g}" for gain in gains[: max(highest, 1) + 1])
     return [
         f"labels are as judged; the arm trains on the grades in {out.name} instead, with LightGBM's"
-        f" label_gain={gains}"
+        f" label_gain={listed}"
     ]
 
 

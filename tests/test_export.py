@@ -12,8 +12,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from flows.body import Plain, Until, body
 from pipeline import export, export_trec, parts, ranker
+from pipeline.config import parse, read_toml
 from pipeline.errors import ConfigError, StorageError, TableError
+from pipeline.job import Job
 from pipeline.letor import read_letor
 from pipeline.source import locate
 
@@ -58,6 +61,23 @@ PARAMETERS = {
     "objective": "lambdarank", "min_data_in_leaf": 5, "min_data_in_bin": 1, "num_leaves": 7, "verbosity": -1,
     "deterministic": True, "force_col_wise": True, "enable_bundle": False, "num_threads": 1,
 }  # fmt: skip
+
+
+def test_each_bag_is_a_training_set_of_its_own(small_run: Path, tmp_path: Path) -> None:
+    """Of two bags there are two files, whose rows are those of the two parts, and a notice says what they are."""
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    arm = "mixed-40-guard75-bag2"
+    config = parse(read_toml(run / "config.toml"))
+    body(Job(None, run, config=config, arms=[arm]), Plain(), until=Until.TRAIN)
+    facts = export.run(run, tmp_path / "out", arm=arm, kind="letor")
+    names = ["train-1.txt.gz", "train-1.weights", "train-2.txt.gz", "train-2.weights"]
+    assert [name for name in facts["files"] if name.startswith("train")] == names
+    assert "its 2 training sets" in facts["notices"][0]
+    for bag in (1, 2):
+        part = pl.read_parquet(run / f"prepared/{arm}/part-{bag - 1:05}.parquet")
+        assert facts["rows"][f"train-{bag}"] == part.height
+        weights = (tmp_path / "out" / f"train-{bag}.weights").read_text().split()
+        assert [float(weight) for weight in weights] == pytest.approx(part["weight"].to_list())
 
 
 def in_memory(rows: pl.DataFrame) -> lgb.Dataset:
