@@ -18,7 +18,7 @@ settings.load_profile("patient")
 SMALL = {
     "seed": 7,
     "ranker": {"trees": 5, "leaves": 31, "min_rows_per_leaf": 2},
-    "score": {"folds": 2},
+    "score": {"folds": 2, "deals": 2},
     "evaluate": {"cutoffs": [3, 10], "resamples": 200},
 }
 ARMS = ["all", "random-40", "mixed-40-guard75"]

@@ -28,7 +28,7 @@ Once = Callable[[str, Callable[[Path], Any]], Path]
 ARMS = ["all", "random-20"]  # one trains on the dataset, one on a prepared set
 SETTINGS: dict[str, Any] = {
     "ranker": {"trees": 5, "min_rows_per_leaf": 5},
-    "score": {"folds": 2},
+    "score": {"folds": 2, "deals": 2},
     "evaluate": {"resamples": 100},
 }
 STEPS = [
