@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import parts
-from pipeline.negatives.context import edges
+from pipeline.negatives.choice import REASON
+from pipeline.negatives.context import edges, run_starts
 
 ROWS: Final = 1 << 18
 """Rows a block aims at: more cost more memory and, out of the processor's cache, more time."""
@@ -27,19 +28,18 @@ Ints = npt.NDArray[np.int64]
 
 def query_starts(scores: Path) -> Ints | None:
     """Return the offsets of the queries, the end included; None where one's rows are not all together."""
-    starts, queries, rows = [np.zeros(0, np.int64)], [], 0
-    last: object = None
+    starts, queries, rows = [np.zeros(0, np.int64)], [pl.Series()], 0
     for table in parts.row_groups([scores], columns=["qid"]):
         qid = pl.Series(table["qid"])
-        here = np.flatnonzero(np.diff(qid.rle_id().to_numpy(), prepend=0)) + 0
-        if len(qid) and qid[0] != last:
-            here = np.append(0, here)
-        starts.append(here + rows)
-        queries.append(qid.gather(here))
+        here = run_starts(qid)
+        if rows and len(here) and queries[-1][-1] == qid[0]:
+            here = here[1:]
+        if len(here):
+            starts.append(here + rows)
+            queries.append(qid.gather(here))
         rows += len(qid)
-        last = qid[-1] if len(qid) else last
-    found = np.append(np.concatenate(starts), rows)
-    return found if not queries or pl.concat(queries).n_unique() == len(found) - 1 else None
+    apart = rows and pl.concat(queries[1:]).n_unique() < sum(map(len, queries))
+    return None if apart else np.append(np.concatenate(starts), rows)
 
 
 def read(scores: Path, starts: Ints) -> Iterator[pl.DataFrame]:
@@ -76,10 +76,13 @@ class Writer:
         self._schema = schema.set(
             at, pa.field("reason", pa.dictionary(pa.uint8(), pa.string()), nullable=False)
         )
-        few = [name for name in schema.names if name not in ("row_id", "score")]
+        few = [name for name in schema.names if name not in ("row_id", "label", "score")]
         self._writer = pq.ParquetWriter(
-            path, self._schema, compression="zstd", compression_level=1, use_dictionary=few,
-            column_encoding={"row_id": "DELTA_BINARY_PACKED"}, write_statistics=["row_id", "qid", "label"],
+            path, self._schema, use_dictionary=few,
+            # Scores hardly compress, and zstd takes as long to find that out as all else takes to write.
+            compression={name: "lz4" if name == "score" else "zstd" for name in schema.names},
+            compression_level={name: 1 for name in schema.names if name != "score"},
+            column_encoding=dict.fromkeys(("row_id", "label"), "DELTA_BINARY_PACKED"), write_statistics=["row_id", "qid", "label"],
             # Or the file would say that reasons are numbers for words, which is our way to write them.
             store_schema=False,
         )  # fmt: skip
@@ -99,11 +102,20 @@ class Writer:
         self._writer.write_table(parts.conform(table, self._schema), row_group_size=max(len(selection), 1))
 
 
+def tally(reasons: pl.Series) -> pl.DataFrame:
+    """Return the reasons that occur as ``word, code, count``, in order of the alphabet."""
+    counts = np.bincount(reasons.to_physical().to_numpy())
+    codes = pl.Series("code", np.flatnonzero(counts), dtype=pl.UInt8)
+    words = codes.cat.to(REASON).cast(pl.String).alias("word")
+    return pl.DataFrame([words, codes, pl.Series("count", counts[counts > 0])]).sort("word")
+
+
 def worded(reasons: pl.Series) -> pa.DictionaryArray:
     """Return reasons with a dictionary of those that occur, in order of the alphabet."""
-    used = reasons.unique()
-    words = pl.DataFrame({"code": used.to_physical(), "word": used.cast(pl.String)}).sort("word")
+    words = tally(reasons)
     place = np.zeros(256, dtype=np.uint8)
     place[words["code"].to_numpy()] = np.arange(words.height)
-    codes = place[reasons.to_physical().to_numpy()]
-    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words["word"].to_list(), pa.string()))
+    codes = place.take(reasons.to_physical().to_numpy())
+    # By way of Polars: `pa.array` imports pandas where there is one.
+    names = words["word"].to_arrow().cast(pa.string())
+    return pa.DictionaryArray.from_arrays(pl.Series(codes).to_arrow(), names)

@@ -28,7 +28,6 @@ What SCORES cannot tell, :mod:`pipeline.negatives.training` adds for the arms th
 """
 
 from collections.abc import Callable
-from functools import cached_property
 from itertools import pairwise
 from typing import Final, TypeVar
 
@@ -125,13 +124,12 @@ class Layout:
 
     def __init__(self, keys: pl.DataFrame, *, seed: int) -> None:
         self._row_id, self._seed = keys["row_id"], seed
-        query = keys["qid"].rle_id().to_numpy()
-        starts = _starts(query)
+        starts = run_starts(keys["qid"])
         self._place: Ints | None = None  # of the laid rows, where queries do not come whole
         if keys["qid"].gather(starts).n_unique() < len(starts):
-            query = keys["qid"].rank("dense").to_numpy()
-            self._place = np.argsort(query, kind="stable")
-            starts = _starts(query[self._place])
+            query = keys["qid"].rank("dense")
+            self._place = np.argsort(query.to_numpy(), kind="stable")
+            starts = run_starts(query.gather(self._place))
         self.starts = np.append(starts, keys.height)
         self.sizes = np.diff(self.starts)
 
@@ -155,22 +153,25 @@ class Layout:
             return np.zeros(0, np.uint32)
         return np.add.reduceat(here, self.starts[:-1], dtype=np.uint32)
 
+    def counts(self, label: pl.Series) -> pl.DataFrame:
+        """Return ``neg_count`` and ``pos_count``, one row per query."""
+        neg_count = self.sums(label == 0)
+        pos_count = self.sizes.astype(np.uint32) - neg_count
+        return pl.DataFrame({"neg_count": neg_count, "pos_count": pos_count})
+
     def laid(self) -> pl.Series:
         """Return a number for the query of each laid row."""
         queries = np.repeat(np.arange(len(self.sizes), dtype=np.uint32), self.sizes)
         return pl.Series(QUERY, queries).set_sorted()
 
-    @cached_property
-    def _ids(self) -> npt.NDArray[np.uint64]:
-        return draws.hashed(self._row_id.to_numpy())
-
     def _tie(self, places: Ints) -> Floats:
-        return draws.uniform_of(self._ids[places], key=draws.stream_key(self._seed, "tie"))
+        return draws.uniform(self._row_id.to_numpy()[places], seed=self._seed, stream="tie")
 
 
-def _starts(query: npt.NDArray[np.uint32]) -> Ints:
-    """Return where another number begins."""
-    return np.flatnonzero(np.append(True, query[1:] != query[:-1])) if len(query) else np.zeros(0, np.int64)
+def run_starts(qid: pl.Series) -> Ints:
+    """Return the places where another query begins."""
+    changes = (qid.slice(1) != qid.slice(0, max(len(qid) - 1, 0))).to_numpy()
+    return np.append(np.zeros(min(len(qid), 1), np.int64), np.flatnonzero(changes) + 1)
 
 
 def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
@@ -202,8 +203,8 @@ def plan(scores: pl.DataFrame, layout: Layout, order: Places, *, round: int = 0)
         The rows in ``order``, by query and then hardest first; ``qid`` counts the queries from 0, as windows
         over numbers cost less than those over text.
     """
-    neg_count = layout.sums(scores["label"] == 0)
-    before = np.cumsum(neg_count, dtype=np.uint32) - neg_count
+    counts = layout.counts(scores["label"])
+    before = counts["neg_count"].cum_sum() - counts["neg_count"]
     positive = pl.when(pl.col("label") > 0).then(pl.col("score"))
     score = pl.col("score")
     differ = score.max().over(QUERY) > score.min().over(QUERY)
@@ -213,15 +214,15 @@ def plan(scores: pl.DataFrame, layout: Layout, order: Places, *, round: int = 0)
     return (
         # In this order every rank is a running count, and every sum is the same for any row order.
         scores.lazy()
-        .select(pl.all().gather(order))
+        .with_columns(pl.all().gather(order))
         .with_columns(layout.laid(), negative=pl.col("label") == 0)
         .with_columns(
             draw=pl.col("row_id").map_batches(
                 lambda ids: layout.draw(ids, round=round), return_dtype=pl.Float64, is_elementwise=True
             ),
-            neg_rank=pl.when("negative").then(pl.col("negative").cum_sum() - _of_query(before)),
-            neg_count=_of_query(neg_count),
-            pos_count=_of_query(layout.sizes.astype(np.uint32) - neg_count),
+            neg_rank=pl.when("negative").then(pl.col("negative").cum_sum() - of_query(before)),
+            neg_count=of_query(counts["neg_count"]),
+            pos_count=of_query(counts["pos_count"]),
             pos_min=positive.min().over(QUERY),
             pos_median=positive.median().over(QUERY),
             pos_max=positive.max().over(QUERY),
@@ -234,9 +235,9 @@ def plan(scores: pl.DataFrame, layout: Layout, order: Places, *, round: int = 0)
     )
 
 
-def _of_query(values: npt.NDArray[np.uint32]) -> pl.Expr:
-    """Return what ``values`` has for the query of each row."""
-    return pl.lit(pl.Series(values)).gather(QUERY)
+def of_query(values: pl.Series) -> pl.Expr:
+    """Return, for each row of a plan, what ``values`` has for its query."""
+    return pl.lit(values).gather(QUERY)
 
 
 def with_candidates(context: Frame, aside: pl.Expr | None) -> Frame:

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, SourceError
 from pipeline.negatives import blocks, context
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.budget import Budget
-from pipeline.negatives.choice import REASON, Need, said
+from pipeline.negatives.choice import REASON, Need, one, said
 from pipeline.negatives.grades import grade
 from pipeline.negatives.training import Training
 from pipeline.ranker import MAX_QUERY_ROWS
@@ -76,14 +76,15 @@ class Selector:
         training: Training | None = None,
     ) -> None:
         require(arm, config, () if training is None else training.columns)
-        self._seed, self._training, self._choice = seed, training, arm.choice(config)
+        self._seed, self._training, self._choice = seed, training, arm.choice(config, n=pl.col("n"))
         self._grade = ["grade"] if arm.graded else []
-        self._layout = context.Layout(scores, seed=seed)
-        self._long = bool(self._layout.sizes.max(initial=0) > MAX_QUERY_ROWS)
+        self.layout = context.Layout(scores, seed=seed)
+        self._long = bool(self.layout.sizes.max(initial=0) > MAX_QUERY_ROWS)
+        self._n = self.layout.counts(scores["label"]).select(n=arm.budget.n)["n"]
         self._rows, self._guarded = scores, bool(arm.guards)
         if asides := arm.asides(config):
             order = self._order
-            rows = self._with_needs(context.plan(scores, self._layout, order), [a.need for a in asides])
+            rows = self._with_needs(context.plan(scores, self.layout, order), [a.need for a in asides])
             why = pl.coalesce(pl.lit(None, REASON), *(pl.when(a.where).then(said(a.reason)) for a in asides))
             aside = rows.select(aside=why).collect(engine=context.ENGINE)
             self._rows = scores.with_columns(aside["aside"].gather(_back(order)))
@@ -91,7 +92,7 @@ class Selector:
     @cached_property
     def _order(self) -> context.Places:
         """The places of the rows, hardest first by SCORES."""
-        return self._layout.hardest_first(self._rows["score"].to_numpy())
+        return self.layout.hardest_first(self._rows["score"].to_numpy())
 
     def selection(
         self,
@@ -122,7 +123,9 @@ class Selector:
         found, order = self._chosen(names, score, round, since)
         given = self._rows.select("row_id", "qid", "label", "score")
         given = given if score is None else given.with_columns(score=score)
-        return given.with_columns(found.select(pl.col(names).gather(_back(order))))
+        # Nulls take as long to carry along as all the rest.
+        found = found.with_columns(pl.col("neg_rank").fill_null(0)).select(pl.all().gather(_back(order)))
+        return given.with_columns(found).with_columns(neg_rank=pl.when(pl.col("label") == 0).then("neg_rank"))
 
     def bagged(self, bags: int) -> pl.DataFrame:
         """Return SELECTION of several training sets in one, with ``bags``; reasons as :meth:`decided`.
@@ -163,9 +166,10 @@ class Selector:
         """Return columns of SELECTION, hardest first, and the places of these rows."""
         scores = self._rows if score is None else self._rows.with_columns(score=score)
         scores = scores if since is None else scores.with_columns(since=since)
-        order = self._order if score is None else self._layout.hardest_first(score)
-        rows = context.plan(scores, self._layout, order, round=round)
+        order = self._order if score is None else self.layout.hardest_first(score)
+        rows = context.plan(scores, self.layout, order, round=round)
         rows = context.with_candidates(rows, pl.col("aside").is_not_null() if self._guarded else None)
+        rows = rows.with_columns(n=context.of_query(self._n))
         rows = self._with_choice(self._with_needs(rows, [self._choice.need]), kept_before=since is not None)
         if not self._long:
             return rows.select(names).collect(engine=context.ENGINE), order
@@ -183,8 +187,7 @@ class Selector:
             .otherwise(aside)
         )  # fmt: skip
         kept = pl.when("negative").then(pl.col("candidate") & choice.kept).otherwise(True)
-        weight = pl.when("candidate").then(choice.weight).otherwise(1.0)
-        rows = rows.with_columns(kept=kept, weight=weight, reason=reason)
+        rows = rows.with_columns(kept=kept, reason=reason)
         if self._grade and choice.hard is not None:
             rows = rows.with_columns(grade=grade(choice.hard))
         if kept_before:
@@ -192,7 +195,11 @@ class Selector:
             why = pl.format("kept since round {}", "since").cast(REASON)
             why = pl.when(earlier).then(why).otherwise("reason")
             rows = rows.with_columns(kept=pl.col("kept") | earlier, reason=why)
-        return rows.with_columns(weight=pl.when("kept").then("weight").otherwise(0.0).cast(pl.Float32))
+        kept = pl.col("kept")
+        if choice.weight.meta.eq(one()):
+            return rows.with_columns(weight=kept.cast(pl.Float32))
+        weight = pl.when(pl.col("candidate")).then(choice.weight).otherwise(1.0)
+        return rows.with_columns(weight=pl.when(kept).then(weight).otherwise(0.0).cast(pl.Float32))
 
     def _with_needs(self, rows: pl.LazyFrame, needs: Iterable[Need | None]) -> pl.LazyFrame:
         """Add the columns that guards or a strategy ask for."""
@@ -244,13 +251,13 @@ def _within_limit(rows: pl.DataFrame, *, seed: int) -> pl.DataFrame:
 
 def shortfall(selection: pl.DataFrame, budget: Budget) -> int:
     """Count the negatives that the budget asks for and a guard, the strategy or the limit left no room for."""
-    layout = context.Layout(selection, seed=0)
-    negative = selection["label"] == 0
-    neg_count = layout.sums(negative)
-    counts = {"neg_count": neg_count, "pos_count": layout.sizes.astype(np.uint32) - neg_count}
-    kept = pl.lit(pl.Series(layout.sums(negative & selection["kept"]).astype(np.int64)))
-    missing = budget.n.cast(pl.Int64) - kept
-    return int(pl.DataFrame(counts).select(missing.clip(lower_bound=0).sum()).item() or 0)
+    return _shortfall(selection, budget, context.Layout(selection, seed=0))
+
+
+def _shortfall(selection: pl.DataFrame, budget: Budget, layout: context.Layout) -> int:
+    kept = layout.sums((selection["label"] == 0) & selection["kept"]).astype(np.int64)
+    missing = (budget.n.cast(pl.Int64) - pl.lit(pl.Series(kept))).clip(lower_bound=0)
+    return int(layout.counts(selection["label"]).select(missing.sum()).item() or 0)
 
 
 def too_long(keys: pl.DataFrame, where: Path) -> list[str]:
@@ -305,7 +312,7 @@ def run(
     starts = None if ranked or arm.reads(config) else blocks.query_starts(scores)
     if starts is not None:
         some = (Selector(rows, arm, config=config, seed=seed) for rows in blocks.read(scores, starts))
-        return _written((_decided(selector, arm) for selector in some), out, arm, qid=qid)
+        return _written(((_decided(each, arm), each.layout) for each in some), out, arm, qid=qid)
     training = Training.of_files(files) if files else None
     table = pl.read_parquet(scores)
     score = since = None
@@ -316,7 +323,8 @@ def run(
         score = found["score"].to_numpy()
         since = found["since"] if arm.rounds > 1 else None
     selector = Selector(table, arm, config=config, seed=seed, training=training)
-    return _written([_decided(selector, arm, score, round=round, since=since)], out, arm, qid=qid)
+    rows = _decided(selector, arm, score, round=round, since=since)
+    return _written([(rows, selector.layout)], out, arm, qid=qid)
 
 
 def _decided(
@@ -336,26 +344,26 @@ def run_all(files: Sequence[Path], out: Path, *, arm: Arm, config: SelectConfig,
         seed: Seed of the draws that shorten a query longer than LightGBM takes.
     """
     keys = parts.read_keys(files).with_columns(score=pl.lit(None, dtype=pl.Float64))
-    rows = Selector(keys, arm, config=config, seed=seed).decided()
-    rows = rows.with_columns(neg_rank=pl.lit(None, dtype=pl.UInt32))
-    return _written([rows], out, arm, qid=parts.schema_of(files).field("qid").type)
+    selector = Selector(keys, arm, config=config, seed=seed)
+    rows = selector.decided().with_columns(neg_rank=pl.lit(None, dtype=pl.UInt32))
+    return _written([(rows, selector.layout)], out, arm, qid=parts.schema_of(files).field("qid").type)
 
 
-def _written(tables_of: Iterable[pl.DataFrame], out: Path, arm: Arm, *, qid: pa.DataType) -> dict[str, Any]:
+def _written(
+    pieces: Iterable[tuple[pl.DataFrame, context.Layout]], out: Path, arm: Arm, *, qid: pa.DataType
+) -> dict[str, Any]:
     """Write SELECTION; return how many rows it keeps and what it falls short of."""
     facts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     with blocks.Writer(out, tables.selection(qid=qid, bags=arm.bags > 1, graded=arm.graded)) as writer:
-        for rows in tables_of:
+        for rows, layout in pieces:
             writer.write(rows)
             negative, kept = rows["label"] == 0, rows["kept"]
-            facts["rows"] += kept.sum()
+            facts["rows"] += int(kept.sum())
             facts["of_rows"] += rows.height
-            facts["negatives"] += (negative & kept).sum()
-            facts["of_negatives"] += negative.sum()
-            facts["weighted"] += (kept & (rows["weight"] != 1)).sum()
-            facts["shortfall"] += shortfall(rows, arm.budget)
-            reasons.update(
-                dict(rows["reason"].value_counts().with_columns(pl.col("reason").cast(pl.String)).rows())
-            )
+            facts["negatives"] += int((negative & kept).sum())
+            facts["of_negatives"] += int(negative.sum())
+            facts["weighted"] += int((kept & (rows["weight"] != 1)).sum())
+            facts["shortfall"] += _shortfall(rows, arm.budget, layout)
+            reasons.update(dict(blocks.tally(rows["reason"]).select("word", "count").iter_rows()))
     return facts | {"weighted": facts["weighted"] > 0, "reasons": dict(sorted(reasons.items()))}
