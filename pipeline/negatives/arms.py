@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+import polars as pl
+
 from pipeline.config import SelectConfig
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.negatives.budget import EVERYTHING, Budget, percent, share
@@ -86,9 +88,9 @@ class Arm:
         """Whether initial rankers have to score the rows first; not for an arm that keeps them all."""
         return self != Arm(BASELINE)
 
-    def choice(self, config: SelectConfig) -> Choice:
-        """Return what the arm's strategy says of each candidate."""
-        return _call(STRATEGIES[self.strategy], config, n=self.budget.n)
+    def choice(self, config: SelectConfig, *, n: pl.Expr | None = None) -> Choice:
+        """Return what the arm's strategy says of each candidate; ``n``: the budget's, where that is known."""
+        return _call(STRATEGIES[self.strategy], config, n=self.budget.n if n is None else n)
 
     def asides(self, config: SelectConfig) -> list[Aside]:
         """Return what the arm's guards say of each negative."""

@@ -27,6 +27,8 @@ After the guards, five more describe the candidates, the negatives no guard set 
 What SCORES cannot tell, :mod:`pipeline.negatives.training` adds for the arms that ask for it.
 """
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Final, TypeVar
 
 import numpy as np
@@ -38,53 +40,138 @@ from pipeline import draws
 QUERY: Final = "qid"
 ENGINE: Final = "in-memory"
 """Polars' engine for plans of many windows over queries; its streaming one takes half as long again."""
-_NEGATIVES: Final = (QUERY, "negative")
 _CANDIDATES: Final = (QUERY, "candidate")
+_AT_ONCE: Final = 1 << 16
+"""Rows to sort at once, so that they stay in the processor's cache."""
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 Ints = npt.NDArray[np.int64]
+Places = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float64]
 
 
-def order_within(group: npt.NDArray[np.uint64], value: Floats) -> Ints:
-    """Return the positions sorted by group, then value, then position; shapes ``(n,)``.
+def edges(starts: Ints, rows: int) -> Ints:
+    """Return where to cut so that pieces are whole groups and hold about ``rows`` rows.
 
-    It is ``np.lexsort((value, group))``, in two sorts that the processor does many numbers at a time.
+    Args:
+        starts: Offsets of the groups, the end included, shape ``(groups + 1,)``.
+        rows: Every piece but the last holds at least one group, and a new one starts with the first group at
+            or behind each multiple of ``rows``.
+
+    Returns:
+        Places in ``starts``, rising, from 0 to the last.
     """
-    rows = len(value)
-    bits = np.uint64(rows.bit_length())
-    if rows == 0 or int(group.max()).bit_length() + 2 * int(bits) > 64:
-        return np.lexsort((value, group))
-    by = np.argsort(value)
-    ascending = value[by]
-    dense = np.empty(rows, dtype=np.uint64)
-    dense[by] = np.cumsum(np.append(False, ascending[1:] != ascending[:-1]), dtype=np.uint64)
-    key = (group << (bits + bits)) | (dense << bits) | np.arange(rows, dtype=np.uint64)
-    key.sort()
-    return (key & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+    return np.unique(np.append(np.searchsorted(starts, np.arange(0, starts[-1], rows)), len(starts) - 1))
+
+
+def order_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> Places:
+    """Return the positions sorted by group, then value, then tie, then position; shape ``(n,)``.
+
+    One sort of integers that hold the group, the first bits of the value and the position; rows whose values
+    have these bits in common are then put in order among themselves.
+
+    Args:
+        starts: Offsets of the groups, the end included, shape ``(groups + 1,)``.
+        value: Shape ``(n,)``, finite.
+        tie: Given positions, returns what decides between those of equal value.
+    """
+    order = np.empty(len(value), dtype=np.uint32)
+    cuts = edges(starts, _AT_ONCE)
+    for first, last in pairwise(cuts):
+        low, high = starts[first], starts[last]
+        # The bits of a float rise with it, once those of a negative one are turned; 0.0 makes one zero of two.
+        bits = (value[low:high] + 0.0).view(np.int64)
+        bits ^= (bits >> 63) & np.int64(2**63 - 1)
+        key = bits.view(np.uint64) ^ np.uint64(1 << 63)
+        for_group, for_place = (np.uint64(int(n).bit_length()) for n in (last - first, high - low))
+        key >>= for_group + for_place
+        key <<= for_place
+        groups = np.arange(last - first, dtype=np.uint64) << (np.uint64(64) - for_group)
+        key |= np.repeat(groups, np.diff(starts[first : last + 1]))
+        key |= np.arange(high - low, dtype=np.uint64)
+        key.sort()
+        at = (key & ((np.uint64(1) << for_place) - np.uint64(1))).astype(np.int64) + low
+        key >>= for_place
+        same = key[1:] == key[:-1]
+        if same.any():
+            _settle(at, same, value, tie)
+        order[low:high] = at
+    return order
+
+
+def _settle(at: Ints, same: npt.NDArray[np.bool_], value: Floats, tie: Callable[[Ints], Floats]) -> None:
+    """Order, in place, the positions ``at`` that are not told apart from the next: ``same``."""
+    slots = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    run = np.append(0, np.cumsum(~same))[slots]
+    rows = at[slots]
+    at[slots] = rows[np.lexsort((tie(rows), value[rows], run))]
 
 
 class Layout:
-    """The rows of a training split by query, ties drawn: what stays when the rows are scored again.
+    """The rows of a training split by query: what stays when the rows are scored again.
 
     Args:
         keys: ``row_id, qid``, any row order.
         seed: Seed of the draws that break ties and choose at random.
+
+    Attributes:
+        starts: Offsets of the queries in the laid rows, the end included, shape ``(queries + 1,)``.
+        sizes: Rows of each query.
     """
 
+    starts: Ints
+    sizes: Ints
+
     def __init__(self, keys: pl.DataFrame, *, seed: int) -> None:
-        self._ids, self._seed = draws.hashed(keys["row_id"].to_numpy()), seed
-        self.query = keys["qid"].rank("dense").to_numpy().astype(np.uint64)
-        self._place = order_within(self.query, self.draw("tie"))
-        self._laid = self.query[self._place]
+        self._row_id, self._seed = keys["row_id"], seed
+        starts = run_starts(keys["qid"])
+        self._place: Ints | None = None  # of the laid rows, where queries do not come whole
+        if keys["qid"].gather(starts).n_unique() < len(starts):
+            query = keys["qid"].rank("dense")
+            self._place = np.argsort(query.to_numpy(), kind="stable")
+            starts = run_starts(query.gather(self._place))
+        self.starts = np.append(starts, keys.height)
+        self.sizes = np.diff(self.starts)
 
-    def draw(self, stream: str) -> Floats:
-        """Draw one number per row."""
-        return draws.uniform_of(self._ids, key=draws.stream_key(self._seed, stream))
+    def draw(self, row_id: pl.Series, *, round: int) -> pl.Series:
+        """Draw one number per row id, to choose by."""
+        stream = f"draw {round}" if round else "draw"
+        return pl.Series(draws.uniform(row_id.to_numpy(), seed=self._seed, stream=stream))
 
-    def hardest_first(self, score: Floats) -> Ints:
-        """Return the places of the rows by query and then by falling score."""
-        return self._place[order_within(self._laid, -score[self._place])]
+    def hardest_first(self, score: Floats) -> Places:
+        """Return the places of the rows by query and then by falling score, ties drawn."""
+        if self._place is None:
+            return order_within(self.starts, -score, self._tie)
+        place = self._place
+        order = order_within(self.starts, -score[place], lambda at: self._tie(place[at]))
+        return place[order].astype(np.uint32)
+
+    def sums(self, mask: pl.Series) -> npt.NDArray[np.uint32]:
+        """Count, for each query, the rows of a mask in the order of the keys."""
+        here = mask.to_numpy() if self._place is None else mask.to_numpy()[self._place]
+        if not len(here):
+            return np.zeros(0, np.uint32)
+        return np.add.reduceat(here, self.starts[:-1], dtype=np.uint32)
+
+    def counts(self, label: pl.Series) -> pl.DataFrame:
+        """Return ``neg_count`` and ``pos_count``, one row per query."""
+        neg_count = self.sums(label == 0)
+        pos_count = self.sizes.astype(np.uint32) - neg_count
+        return pl.DataFrame({"neg_count": neg_count, "pos_count": pos_count})
+
+    def laid(self) -> pl.Series:
+        """Return a number for the query of each laid row."""
+        queries = np.repeat(np.arange(len(self.sizes), dtype=np.uint32), self.sizes)
+        return pl.Series(QUERY, queries).set_sorted()
+
+    def _tie(self, places: Ints) -> Floats:
+        return draws.uniform(self._row_id.to_numpy()[places], seed=self._seed, stream="tie")
+
+
+def run_starts(qid: pl.Series) -> Ints:
+    """Return the places where another query begins."""
+    changes = (qid.slice(1) != qid.slice(0, max(len(qid) - 1, 0))).to_numpy()
+    return np.append(np.zeros(min(len(qid), 1), np.int64), np.flatnonzero(changes) + 1)
 
 
 def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
@@ -97,21 +184,27 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     Returns:
         The rows in their given order with the columns of the table above.
     """
-    return plan(scores, Layout(scores, seed=seed)).sort("place").drop("place").collect(engine=ENGINE)
+    layout = Layout(scores, seed=seed)
+    order = layout.hardest_first(scores["score"].to_numpy())
+    rows = plan(scores, layout, order).with_columns(place=pl.Series(order))
+    return rows.sort("place").drop("place").with_columns(scores["qid"]).collect(engine=ENGINE)
 
 
-def plan(scores: pl.DataFrame, layout: Layout, *, round: int = 0) -> pl.LazyFrame:
+def plan(scores: pl.DataFrame, layout: Layout, order: Places, *, round: int = 0) -> pl.LazyFrame:
     """Add the context columns to SCORES, computing those that are asked for.
 
     Args:
         scores: SCORES.
         layout: Of the same rows.
+        order: :meth:`Layout.hardest_first` of their scores.
         round: Number of the choice, when the same rows are chosen from again and again: each has draws of its own.
 
     Returns:
-        The rows by query and then hardest first, their places in ``scores`` in ``place`` (uint32).
+        The rows in ``order``, by query and then hardest first; ``qid`` counts the queries from 0, as windows
+        over numbers cost less than those over text.
     """
-    order = layout.hardest_first(scores["score"].to_numpy())
+    counts = layout.counts(scores["label"])
+    before = counts["neg_count"].cum_sum() - counts["neg_count"]
     positive = pl.when(pl.col("label") > 0).then(pl.col("score"))
     score = pl.col("score")
     differ = score.max().over(QUERY) > score.min().over(QUERY)
@@ -119,20 +212,17 @@ def plan(scores: pl.DataFrame, layout: Layout, *, round: int = 0) -> pl.LazyFram
     # At most 1, so that squares of huge or tiny scores neither overflow nor vanish.
     deviation = deviation / deviation.abs().max().over(QUERY)
     return (
+        # In this order every rank is a running count, and every sum is the same for any row order.
         scores.lazy()
+        .with_columns(pl.all().gather(order))
+        .with_columns(layout.laid(), negative=pl.col("label") == 0)
         .with_columns(
-            pl.Series("draw", layout.draw(f"draw {round}" if round else "draw")),
-            negative=pl.col("label") == 0,
-            place=pl.int_range(pl.len(), dtype=pl.UInt32),
-        )
-        # In this order every rank below is a running count, and every sum is the same for any row order.
-        .select(pl.all().gather(order))
-        .with_columns(
-            neg_rank=pl.when("negative").then(
-                pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over(_NEGATIVES)
+            draw=pl.col("row_id").map_batches(
+                lambda ids: layout.draw(ids, round=round), return_dtype=pl.Float64, is_elementwise=True
             ),
-            neg_count=pl.col("negative").sum().over(QUERY).cast(pl.UInt32),
-            pos_count=(~pl.col("negative")).sum().over(QUERY).cast(pl.UInt32),
+            neg_rank=pl.when("negative").then(pl.col("negative").cum_sum() - of_query(before)),
+            neg_count=of_query(counts["neg_count"]),
+            pos_count=of_query(counts["pos_count"]),
             pos_min=positive.min().over(QUERY),
             pos_median=positive.median().over(QUERY),
             pos_max=positive.max().over(QUERY),
@@ -145,15 +235,27 @@ def plan(scores: pl.DataFrame, layout: Layout, *, round: int = 0) -> pl.LazyFram
     )
 
 
-def with_candidates(context: Frame, aside: pl.Expr) -> Frame:
-    """Add what describes the candidates, once a guard has said which negatives are set aside."""
-    return (
-        context.with_columns(candidate=pl.col("negative") & ~aside)
-        .with_columns(rank=pl.col("neg_rank").rank("ordinal").over(_CANDIDATES).cast(pl.UInt32))
-        .with_columns(
-            rank=pl.when("candidate").then("rank"),
+def of_query(values: pl.Series) -> pl.Expr:
+    """Return, for each row of a plan, what ``values`` has for its query."""
+    return pl.lit(values).gather(QUERY)
+
+
+def with_candidates(context: Frame, aside: pl.Expr | None) -> Frame:
+    """Add what describes the candidates, once a guard has said which negatives are set aside.
+
+    Args:
+        context: Rows of :func:`build` or :func:`plan`.
+        aside: Which rows are set aside; None: none is.
+    """
+    if aside is None:
+        candidates = context.with_columns(candidate="negative", rank="neg_rank", count="neg_count")
+    else:
+        candidates = context.with_columns(candidate=pl.col("negative") & ~aside).with_columns(
+            rank=pl.when("candidate")
+            .then(pl.col("neg_rank").rank("ordinal").over(_CANDIDATES))
+            .cast(pl.UInt32),
             count=pl.col("candidate").sum().over(QUERY).cast(pl.UInt32),
-            z_low=pl.col("z").min().over(_CANDIDATES),
-            z_high=pl.col("z").max().over(_CANDIDATES),
         )
+    return candidates.with_columns(
+        z_low=pl.col("z").min().over(_CANDIDATES), z_high=pl.col("z").max().over(_CANDIDATES)
     )

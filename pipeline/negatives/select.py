@@ -1,6 +1,8 @@
 """Put context, guard and strategy together: SCORES -> SELECTION of one arm."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,10 @@ import pyarrow as pa
 from pipeline import draws, parts, tables
 from pipeline.config import SelectConfig
 from pipeline.errors import ConfigError, SourceError
-from pipeline.negatives import context
+from pipeline.negatives import blocks, context
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.budget import Budget
-from pipeline.negatives.choice import Need
+from pipeline.negatives.choice import REASON, Need, one, said
 from pipeline.negatives.grades import grade
 from pipeline.negatives.training import Training
 from pipeline.ranker import MAX_QUERY_ROWS
@@ -74,15 +76,23 @@ class Selector:
         training: Training | None = None,
     ) -> None:
         require(arm, config, () if training is None else training.columns)
-        self._seed, self._training, self._choice = seed, training, arm.choice(config)
+        self._seed, self._training, self._choice = seed, training, arm.choice(config, n=pl.col("n"))
         self._grade = ["grade"] if arm.graded else []
-        self._layout = context.Layout(scores, seed=seed)
-        self._long = bool(np.bincount(self._layout.query).max(initial=0) > MAX_QUERY_ROWS)
-        asides = arm.asides(config)
-        rows = self._with_needs(context.plan(scores, self._layout), [aside.need for aside in asides])
-        why = pl.coalesce(pl.lit(None, pl.String), *(pl.when(a.where).then(pl.lit(a.reason)) for a in asides))
-        aside = rows.with_columns(aside=why).select("place", "aside").sort("place").select("aside")
-        self._rows = scores.with_columns(aside.collect(engine=context.ENGINE))
+        self.layout = context.Layout(scores, seed=seed)
+        self._long = bool(self.layout.sizes.max(initial=0) > MAX_QUERY_ROWS)
+        self._n = self.layout.counts(scores["label"]).select(n=arm.budget.n)["n"]
+        self._rows, self._guarded = scores, bool(arm.guards)
+        if asides := arm.asides(config):
+            order = self._order
+            rows = self._with_needs(context.plan(scores, self.layout, order), [a.need for a in asides])
+            why = pl.coalesce(pl.lit(None, REASON), *(pl.when(a.where).then(said(a.reason)) for a in asides))
+            aside = rows.select(aside=why).collect(engine=context.ENGINE)
+            self._rows = scores.with_columns(aside["aside"].gather(_back(order)))
+
+    @cached_property
+    def _order(self) -> context.Places:
+        """The places of the rows, hardest first by SCORES."""
+        return self.layout.hardest_first(self._rows["score"].to_numpy())
 
     def selection(
         self,
@@ -99,21 +109,34 @@ class Selector:
             since: Rows to keep whatever the choice, in the order of SCORES: the round, from 1, that first
                 kept the row, null elsewhere; the reason of those that are not chosen again says it.
         """
-        names = ["row_id", "qid", "label", "score", "neg_rank", "kept", "weight", "reason", *self._grade]
-        more = ["place", "negative", "pos_count"]
-        rows = self._chosen(score, round, since).select(*names, *more).collect(engine=context.ENGINE)
-        return self._within_limit(rows).sort("place").select(names)
+        return self.decided(score, round=round, since=since).with_columns(pl.col("reason").cast(pl.String))
+
+    def decided(
+        self,
+        score: npt.NDArray[np.float64] | None = None,
+        *,
+        round: int = 0,
+        since: pl.Series | None = None,
+    ) -> pl.DataFrame:
+        """Return SELECTION as :meth:`selection` does, its reasons :data:`~pipeline.negatives.choice.REASON`."""
+        names = ["neg_rank", "kept", "weight", "reason", *self._grade]
+        found, order = self._chosen(names, score, round, since)
+        given = self._rows.select("row_id", "qid", "label", "score")
+        given = given if score is None else given.with_columns(score=score)
+        # Nulls take as long to carry along as all the rest.
+        found = found.with_columns(pl.col("neg_rank").fill_null(0)).select(pl.all().gather(_back(order)))
+        return given.with_columns(found).with_columns(neg_rank=pl.when(pl.col("label") == 0).then("neg_rank"))
 
     def bagged(self, bags: int) -> pl.DataFrame:
-        """Return SELECTION of several training sets in one, with ``bags``.
+        """Return SELECTION of several training sets in one, with ``bags``; reasons as :meth:`decided`.
 
         A row has weight and reason of the first set that keeps it: weights do not depend on the draws.
         """
-        found = self.selection()
+        found = self.decided()
         columns = {name: found[name] for name in ("kept", "weight", "reason")}
         mask = columns["kept"].cast(pl.UInt32)
         for bag in range(1, bags):
-            other = self.selection(round=bag)
+            other = self.decided(round=bag)
             new = other["kept"] & ~columns["kept"]
             columns = {name: other[name].zip_with(new, column) for name, column in columns.items()}
             mask = mask | other["kept"].cast(pl.UInt32) * (1 << bag)
@@ -127,42 +150,56 @@ class Selector:
         since: pl.Series | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the places in SCORES of the rows that :meth:`selection` keeps, rising, and their weights."""
-        names = ["place", "kept", "weight"]
-        more = ["row_id", "qid", "negative", "pos_count", "reason"] if self._long else []
-        rows = self._within_limit(
-            self._chosen(score, round, since).select(*names, *more).collect(engine=context.ENGINE)
-        )
+        rows, order = self._chosen(["kept", "weight"], score, round, since)
         weight = np.empty(rows.height, dtype=np.float32)
-        kept = np.zeros(rows.height, dtype=bool)
-        weight[rows["place"].to_numpy()] = rows["weight"].to_numpy()
-        kept[rows["place"].to_numpy()] = rows["kept"].to_numpy()
-        places = np.flatnonzero(kept)
+        weight[order] = rows["weight"].to_numpy()
+        places = np.sort(order[rows["kept"].to_numpy()]).astype(np.int64)
         return places, weight[places]
 
     def _chosen(
-        self, score: npt.NDArray[np.float64] | None, round: int, since: pl.Series | None
-    ) -> pl.LazyFrame:
+        self,
+        names: Sequence[str],
+        score: npt.NDArray[np.float64] | None,
+        round: int,
+        since: pl.Series | None,
+    ) -> tuple[pl.DataFrame, context.Places]:
+        """Return columns of SELECTION, hardest first, and the places of these rows."""
         scores = self._rows if score is None else self._rows.with_columns(score=score)
         scores = scores if since is None else scores.with_columns(since=since)
-        rows = context.plan(scores, self._layout, round=round)
-        rows = context.with_candidates(rows, pl.col("aside").is_not_null())
+        order = self._order if score is None else self.layout.hardest_first(score)
+        rows = context.plan(scores, self.layout, order, round=round)
+        rows = context.with_candidates(rows, pl.col("aside").is_not_null() if self._guarded else None)
+        rows = rows.with_columns(n=context.of_query(self._n))
+        rows = self._with_choice(self._with_needs(rows, [self._choice.need]), kept_before=since is not None)
+        if not self._long:
+            return rows.select(names).collect(engine=context.ENGINE), order
+        more = {"row_id", "qid", "negative", "pos_count", "kept", "weight", "reason", *names}
+        found = _within_limit(rows.select(more).collect(engine=context.ENGINE), seed=self._seed)
+        return found.select(names), order
+
+    def _with_choice(self, rows: pl.LazyFrame, *, kept_before: bool) -> pl.LazyFrame:
+        """Add what is kept, why, at what weight and in which grade."""
         choice = self._choice
-        rows = self._with_needs(rows, [choice.need])
+        aside = pl.col("aside") if self._guarded else pl.lit(None, REASON)
         reason = (
-            pl.when(~pl.col("negative")).then(pl.lit("positive"))
-            .when("candidate").then(choice.reason)
-            .otherwise("aside")
+            pl.when(~pl.col("negative")).then(said("positive"))
+            .when("candidate").then(choice.reason.cast(REASON))
+            .otherwise(aside)
         )  # fmt: skip
         kept = pl.when("negative").then(pl.col("candidate") & choice.kept).otherwise(True)
-        weight = pl.when("candidate").then(choice.weight).otherwise(1.0)
-        rows = rows.with_columns(kept=kept, weight=weight, reason=reason)
+        rows = rows.with_columns(kept=kept, reason=reason)
         if self._grade and choice.hard is not None:
             rows = rows.with_columns(grade=grade(choice.hard))
-        if since is not None:
+        if kept_before:
             earlier = ~pl.col("kept") & pl.col("candidate") & pl.col("since").is_not_null()
-            why = pl.when(earlier).then(pl.format("kept since round {}", "since")).otherwise("reason")
+            why = pl.format("kept since round {}", "since").cast(REASON)
+            why = pl.when(earlier).then(why).otherwise("reason")
             rows = rows.with_columns(kept=pl.col("kept") | earlier, reason=why)
-        return rows.with_columns(weight=pl.when("kept").then("weight").otherwise(0.0).cast(pl.Float32))
+        kept = pl.col("kept")
+        if choice.weight.meta.eq(one()):
+            return rows.with_columns(weight=kept.cast(pl.Float32))
+        weight = pl.when(pl.col("candidate")).then(choice.weight).otherwise(1.0)
+        return rows.with_columns(weight=pl.when(kept).then(weight).otherwise(0.0).cast(pl.Float32))
 
     def _with_needs(self, rows: pl.LazyFrame, needs: Iterable[Need | None]) -> pl.LazyFrame:
         """Add the columns that guards or a strategy ask for."""
@@ -171,8 +208,12 @@ class Selector:
                 rows = need.add(rows.collect(engine=context.ENGINE), self._training).lazy()
         return rows
 
-    def _within_limit(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return _within_limit(rows, seed=self._seed) if self._long else rows
+
+def _back(order: context.Places) -> pl.Series:
+    """Return where each row is in ``order``."""
+    back = np.empty(len(order), dtype=np.uint32)
+    back[order] = np.arange(len(order), dtype=np.uint32)
+    return pl.Series(back)
 
 
 def require(arm: Arm, config: SelectConfig, columns: Sequence[str]) -> None:
@@ -204,18 +245,19 @@ def _within_limit(rows: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     return rows.with_columns(
         kept=pl.col("kept") & ~pl.col("over"),
         weight=pl.when("over").then(pl.lit(0.0, dtype=pl.Float32)).otherwise("weight"),
-        reason=pl.when("over").then(pl.lit("over limit")).otherwise("reason"),
+        reason=pl.when("over").then(said("over limit")).otherwise("reason"),
     )
 
 
 def shortfall(selection: pl.DataFrame, budget: Budget) -> int:
     """Count the negatives that the budget asks for and a guard, the strategy or the limit left no room for."""
-    negative = pl.col("label") == 0
-    per_query = selection.group_by("qid").agg(
-        neg_count=negative.sum(), pos_count=(~negative).sum(), kept=(pl.col("kept") & negative).sum()
-    )
-    missing = budget.n.cast(pl.Int64) - pl.col("kept").cast(pl.Int64)
-    return int(per_query.select(missing.clip(lower_bound=0).sum()).item() or 0)
+    return _shortfall(selection, budget, context.Layout(selection, seed=0))
+
+
+def _shortfall(selection: pl.DataFrame, budget: Budget, layout: context.Layout) -> int:
+    kept = layout.sums((selection["label"] == 0) & selection["kept"]).astype(np.int64)
+    missing = (budget.n.cast(pl.Int64) - pl.lit(pl.Series(kept))).clip(lower_bound=0)
+    return int(layout.counts(selection["label"]).select(missing.sum()).item() or 0)
 
 
 def too_long(keys: pl.DataFrame, where: Path) -> list[str]:
@@ -266,6 +308,11 @@ def run(
         ranked: SCORES of the same rows to choose by, where only the guards go by ``scores``.
         round: Number of the choice, for an arm that makes several.
     """
+    qid = parts.schema_of([scores]).field("qid").type
+    starts = None if ranked or arm.reads(config) else blocks.query_starts(scores)
+    if starts is not None:
+        some = (Selector(rows, arm, config=config, seed=seed) for rows in blocks.read(scores, starts))
+        return _written(((_decided(each, arm), each.layout) for each in some), out, arm, qid=qid)
     training = Training.of_files(files) if files else None
     table = pl.read_parquet(scores)
     score = since = None
@@ -276,9 +323,14 @@ def run(
         score = found["score"].to_numpy()
         since = found["since"] if arm.rounds > 1 else None
     selector = Selector(table, arm, config=config, seed=seed, training=training)
-    bagged = arm.bags > 1
-    rows = selector.bagged(arm.bags) if bagged else selector.selection(score, round=round, since=since)
-    return _written(rows, out, arm, qid=parts.schema_of([scores]).field("qid").type)
+    rows = _decided(selector, arm, score, round=round, since=since)
+    return _written([(rows, selector.layout)], out, arm, qid=qid)
+
+
+def _decided(
+    selector: Selector, arm: Arm, score: npt.NDArray[np.float64] | None = None, **choice: Any
+) -> pl.DataFrame:
+    return selector.bagged(arm.bags) if arm.bags > 1 else selector.decided(score, **choice)
 
 
 def run_all(files: Sequence[Path], out: Path, *, arm: Arm, config: SelectConfig, seed: int) -> dict[str, Any]:
@@ -292,21 +344,26 @@ def run_all(files: Sequence[Path], out: Path, *, arm: Arm, config: SelectConfig,
         seed: Seed of the draws that shorten a query longer than LightGBM takes.
     """
     keys = parts.read_keys(files).with_columns(score=pl.lit(None, dtype=pl.Float64))
-    rows = select(keys, arm, config=config, seed=seed).with_columns(neg_rank=pl.lit(None, dtype=pl.UInt32))
-    return _written(rows, out, arm, qid=parts.schema_of(files).field("qid").type)
+    selector = Selector(keys, arm, config=config, seed=seed)
+    rows = selector.decided().with_columns(neg_rank=pl.lit(None, dtype=pl.UInt32))
+    return _written([(rows, selector.layout)], out, arm, qid=parts.schema_of(files).field("qid").type)
 
 
-def _written(rows: pl.DataFrame, out: Path, arm: Arm, *, qid: pa.DataType) -> dict[str, Any]:
+def _written(
+    pieces: Iterable[tuple[pl.DataFrame, context.Layout]], out: Path, arm: Arm, *, qid: pa.DataType
+) -> dict[str, Any]:
     """Write SELECTION; return how many rows it keeps and what it falls short of."""
-    parts.write_table(out, rows, tables.selection(qid=qid, bags=arm.bags > 1, graded=arm.graded))
-    negatives = rows.filter(pl.col("label") == 0)
-    reasons = rows["reason"].value_counts().sort("reason")
-    return {
-        "rows": int(rows["kept"].sum()),
-        "of_rows": rows.height,
-        "negatives": int(negatives["kept"].sum()),
-        "of_negatives": negatives.height,
-        "weighted": bool(rows.filter("kept").select((pl.col("weight") != 1).any()).item()),
-        "reasons": dict(zip(reasons["reason"].to_list(), reasons["count"].to_list(), strict=True)),
-        "shortfall": shortfall(rows, arm.budget),
-    }
+    facts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    with blocks.Writer(out, tables.selection(qid=qid, bags=arm.bags > 1, graded=arm.graded)) as writer:
+        for rows, layout in pieces:
+            writer.write(rows)
+            negative, kept = rows["label"] == 0, rows["kept"]
+            facts["rows"] += int(kept.sum())
+            facts["of_rows"] += rows.height
+            facts["negatives"] += int((negative & kept).sum())
+            facts["of_negatives"] += int(negative.sum())
+            facts["weighted"] += int((kept & (rows["weight"] != 1)).sum())
+            facts["shortfall"] += _shortfall(rows, arm.budget, layout)
+            reasons.update(dict(blocks.tally(rows["reason"]).select("word", "count").iter_rows()))
+    return facts | {"weighted": facts["weighted"] > 0, "reasons": dict(sorted(reasons.items()))}

@@ -17,14 +17,14 @@ from typing import Final
 import polars as pl
 
 from pipeline.negatives import training
-from pipeline.negatives.choice import Choice, Need, Strategy, one, share_of, up_to, why
+from pipeline.negatives.choice import Choice, Need, Strategy, one, said, share_of, up_to, why
 from pipeline.negatives.context import QUERY
 from pipeline.negatives.sampling import distance_weighted, popularity, random, softmax
 
 
 def keep_all() -> Choice:
     """Keep every negative: the full data, the baseline of every comparison."""
-    return Choice(kept=pl.lit(True), reason=pl.lit("all"), weight=one())
+    return Choice(kept=pl.lit(True), reason=said("all"), weight=one())
 
 
 def top(*, n: pl.Expr) -> Choice:
@@ -45,8 +45,8 @@ def semi_hard(*, n: pl.Expr, skip: float) -> Choice:
     first = share_of(skip)
     kept = (pl.col("rank") > first) & (pl.col("rank") <= first + n)
     reason = (
-        pl.when(pl.col("rank") <= first).then(pl.lit("too hard"))
-        .when(kept).then(pl.lit("semi-hard")).otherwise(pl.lit("too easy"))
+        pl.when(pl.col("rank") <= first).then(said("too hard"))
+        .when(kept).then(said("semi-hard")).otherwise(said("too easy"))
     )  # fmt: skip
     return Choice(kept, reason, one())
 
@@ -64,9 +64,9 @@ def margin(*, n: pl.Expr, margin: float) -> Choice:
     window = (below & (pl.col("z") > positive - margin)).fill_null(False)
     kept = window & (_rank_within(window) <= n)
     reason = (
-        pl.when(pl.col("pos_count") == 0).then(pl.lit("no positive"))
-        .when(~below).then(pl.lit("too hard"))
-        .when(kept).then(pl.lit("semi-hard")).otherwise(pl.lit("too easy"))
+        pl.when(pl.col("pos_count") == 0).then(said("no positive"))
+        .when(~below).then(said("too hard"))
+        .when(kept).then(said("semi-hard")).otherwise(said("too easy"))
     )  # fmt: skip
     return Choice(kept, reason, one())
 
@@ -83,8 +83,8 @@ def false_positive(*, n: pl.Expr) -> Choice:
     mistake = (pl.col("score") > pl.col("pos_min")).fill_null(False)
     kept = mistake & (_rank_within(mistake) <= n)
     reason = (
-        pl.when(pl.col("pos_count") == 0).then(pl.lit("no positive"))
-        .when(kept).then(pl.lit("false positive")).otherwise(pl.lit("too easy"))
+        pl.when(pl.col("pos_count") == 0).then(said("no positive"))
+        .when(kept).then(said("false positive")).otherwise(said("too easy"))
     )  # fmt: skip
     return Choice(kept, reason, one())
 
@@ -106,8 +106,8 @@ def ohem(*, n: pl.Expr, similarity: float) -> Choice:
     """
     kept = (pl.col("unlike_rank") <= n).fill_null(False)
     reason = (
-        pl.when(pl.col("unlike_rank").is_null()).then(pl.lit("too similar"))
-        .when(kept).then(pl.lit("hard")).otherwise(pl.lit("too easy"))
+        pl.when(pl.col("unlike_rank").is_null()).then(said("too similar"))
+        .when(kept).then(said("hard")).otherwise(said("too easy"))
     )  # fmt: skip
     add = partial(training.unlike_rank, similarity=similarity)
     return Choice(kept, reason, one(), need=Need("features", add))
@@ -125,9 +125,7 @@ def mixed(*, n: pl.Expr, hard_share: float) -> Choice:
     drawn = pl.min_horizontal(n - hard_count, rest)
     lot = pl.col("draw").rank("ordinal").over(QUERY, "candidate", hard)
     kept = hard | (lot <= drawn)
-    reason = (
-        pl.when(hard).then(pl.lit("hard")).when(kept).then(pl.lit("random")).otherwise(pl.lit("not drawn"))
-    )
+    reason = pl.when(hard).then(said("hard")).when(kept).then(said("random")).otherwise(said("not drawn"))
     weight = pl.when(hard).then(1.0).otherwise(rest / drawn).cast(pl.Float32)
     return Choice(kept, reason, weight, hard=hard)
 

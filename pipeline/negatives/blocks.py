@@ -1,0 +1,121 @@
+"""SCORES in, SELECTION out, a block of whole queries at a time.
+
+A block is a row group of SELECTION, and begins with the first query at or behind each multiple of
+:data:`ROWS`; so the bytes depend on the rows alone, and not on the row groups of SCORES.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import parts
+from pipeline.negatives.choice import REASON
+from pipeline.negatives.context import edges, run_starts
+
+ROWS: Final = 1 << 18
+"""Rows a block aims at: more cost more memory and, out of the processor's cache, more time."""
+_COLUMNS: Final = ("row_id", "qid", "label", "score")
+
+Ints = npt.NDArray[np.int64]
+
+
+def query_starts(scores: Path) -> Ints | None:
+    """Return the offsets of the queries, the end included; None where one's rows are not all together."""
+    starts, queries, rows = [np.zeros(0, np.int64)], [pl.Series()], 0
+    for table in parts.row_groups([scores], columns=["qid"]):
+        qid = pl.Series(table["qid"])
+        here = run_starts(qid)
+        if rows and len(here) and queries[-1][-1] == qid[0]:
+            here = here[1:]
+        if len(here):
+            starts.append(here + rows)
+            queries.append(qid.gather(here))
+        rows += len(qid)
+    apart = rows and pl.concat(queries[1:]).n_unique() < sum(map(len, queries))
+    return None if apart else np.append(np.concatenate(starts), rows)
+
+
+def read(scores: Path, starts: Ints) -> Iterator[pl.DataFrame]:
+    """Yield SCORES, but for ``fold``, block by block.
+
+    Args:
+        scores: SCORES.
+        starts: Of :func:`query_starts`.
+    """
+    sizes = np.diff(starts[edges(starts, ROWS)]).tolist()
+    waiting: list[pa.Table] = []
+    tables = parts.row_groups([scores], columns=_COLUMNS)
+    for size in sizes:
+        while (there := sum(table.num_rows for table in waiting)) < size:
+            waiting.append(next(tables))
+        rows = pa.concat_tables(waiting)
+        yield pl.DataFrame(rows.slice(0, size)).select(_COLUMNS)
+        waiting = [rows.slice(size)] if there > size else []
+
+
+class Writer:
+    """Write SELECTION, a row group for every table.
+
+    Used as a context manager. Reasons, of which there are few, are written from a dictionary of those in the
+    row group, so that the strings never are made.
+
+    Args:
+        path: File to write.
+        schema: SELECTION.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        at = schema.get_field_index("reason")
+        self._schema = schema.set(
+            at, pa.field("reason", pa.dictionary(pa.uint8(), pa.string()), nullable=False)
+        )
+        few = [name for name in schema.names if name not in ("row_id", "label", "score")]
+        self._writer = pq.ParquetWriter(
+            path, self._schema, use_dictionary=few,
+            # Scores hardly compress, and zstd takes as long to find that out as all else takes to write.
+            compression={name: "lz4" if name == "score" else "zstd" for name in schema.names},
+            compression_level={name: 1 for name in schema.names if name != "score"},
+            column_encoding=dict.fromkeys(("row_id", "label"), "DELTA_BINARY_PACKED"), write_statistics=["row_id", "qid", "label"],
+            # Or the file would say that reasons are numbers for words, which is our way to write them.
+            store_schema=False,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    def write(self, selection: pl.DataFrame) -> None:
+        """Write SELECTION, its reasons :data:`~pipeline.negatives.choice.REASON`."""
+        at = self._schema.get_field_index("reason")
+        table = selection.drop("reason").to_arrow().add_column(at, "reason", worded(selection["reason"]))
+        self._writer.write_table(parts.conform(table, self._schema), row_group_size=max(len(selection), 1))
+
+
+def tally(reasons: pl.Series) -> pl.DataFrame:
+    """Return the reasons that occur as ``word, code, count``, in order of the alphabet."""
+    counts = np.bincount(reasons.to_physical().to_numpy())
+    codes = pl.Series("code", np.flatnonzero(counts), dtype=pl.UInt8)
+    words = codes.cat.to(REASON).cast(pl.String).alias("word")
+    return pl.DataFrame([words, codes, pl.Series("count", counts[counts > 0])]).sort("word")
+
+
+def worded(reasons: pl.Series) -> pa.DictionaryArray:
+    """Return reasons with a dictionary of those that occur, in order of the alphabet."""
+    words = tally(reasons)
+    place = np.zeros(256, dtype=np.uint8)
+    place[words["code"].to_numpy()] = np.arange(words.height)
+    codes = place.take(reasons.to_physical().to_numpy())
+    # By way of Polars: `pa.array` imports pandas where there is one.
+    names = words["word"].to_arrow().cast(pa.string())
+    return pa.DictionaryArray.from_arrays(pl.Series(codes).to_arrow(), names)
