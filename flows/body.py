@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, TrainingError
 from pipeline.job import Job
 from pipeline.negatives.arms import BASELINE
 from pipeline.plan import ArmOf
+from pipeline.search_job import SearchJob
 
 Step = Callable[..., Any]
 
@@ -99,7 +100,8 @@ def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a
 
     Initial rankers are trained where an arm needs scores. An arm whose training fails is reported and left
     out; a failing initial ranker ends the run, because nothing can be selected without scores, and so does
-    a failing `all`, because whoever asked for it wants the others compared with it.
+    a failing `all`, because whoever asked for it wants the others compared with it. A job that searches tries its
+    candidates once they are scored.
 
     Raises:
         ConfigError: Only scores are asked for, and no arm needs any.
@@ -117,6 +119,7 @@ def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a
             do.each([Job.score], job, job.folds)
         if until == Until.SCORE:
             return Outcome(job.layout.root)
+        tried = _search(job, do) if isinstance(job, SearchJob) else []
         chain: list[Step] = [Job.choose, Job.prepare, Job.train, Job.evaluate]
         length = {Until.SELECT: 2, Until.TRAIN: 3}.get(until, 4)
         failures = do.each(chain[:length], job, job.plan.every_arm())
@@ -127,7 +130,18 @@ def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a
             do.one(Job.compare, job, trained)
         if compared and until >= Until.REPORT:
             do.one(Job.report, job)
-    return Outcome(job.layout.root, [str(failure.error) for failure in failures], compared)
+    return Outcome(job.layout.root, [str(failure.error) for failure in [*tried, *failures]], compared)
+
+
+def _search(job: SearchJob, do: Caller) -> list[Failure]:
+    """Try the candidates rung after rung; then the survivors are the arms of the job."""
+    failures: list[Failure] = []
+    while trials := job.trials():
+        failed = do.each([SearchJob.attempt], job, trials)
+        do.one(SearchJob.halve, job, [failure.item.arm for failure in failed])
+        failures += failed
+    do.one(SearchJob.conclude, job)
+    return failures
 
 
 def _survivors(job: Job, failures: Sequence[Failure]) -> list[Any]:

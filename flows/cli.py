@@ -21,6 +21,8 @@ from pipeline.generate import FORMATS as GENERATED
 from pipeline.job import Job
 from pipeline.layout import RunLayout
 from pipeline.run import default_root, processors
+from pipeline.search import candidates
+from pipeline.search_job import SearchJob
 
 # Outside a terminal nothing says how wide the reader's screen is; the table needs this much.
 _OUT = Console(width=None if sys.stdout.isatty() else 130)
@@ -53,6 +55,12 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="ARM,...",
             help="Arms by name, and no others, instead of the panel: mixed-20-guard75 prepares and trains that"
             " one alone; all,random-20,mixed-20-guard75 compares it with everything and with chance.",
+        ),
+        click.option(
+            "--search",
+            is_flag=True,
+            help="Find the arms: try many strategies, guards and fractions on the validation lists, with few"
+            " trees first, and run the best of them. Settings: search.",
         ),
         click.option(
             "--threads",
@@ -141,10 +149,11 @@ _stage("report", Until.REPORT, "Bring RUN up to its report.")
 @click.option(
     "--arms", default="", metavar="ARM,...", help="Arms by name, and no others, instead of the panel."
 )
+@click.option("--search", is_flag=True, help="Find the arms by trying many on the validation lists.")
 @click.option("--threads", type=click.IntRange(1), help="Threads in all.  [default: all]")
 def serve(
     source: Path, cron: str, out: Path | None, config_file: Path | None, settings: Sequence[str], arms: str,
-    threads: int | None,
+    search: bool, threads: int | None,
 ) -> None:  # fmt: skip
     """Run the job on SOURCE on a schedule, with a Prefect server, until stopped.
 
@@ -155,12 +164,13 @@ def serve(
 
     config = parse(override(read_toml(config_file) if config_file else {}, settings))
     names = _names(arms)
-    Job(source, out or default_root(source), config=config, arms=names).check()
+    (SearchJob if search else Job)(source, out or default_root(source), config=config, arms=names).check()
     server.serve(
         cron=cron,
         parameters={
             "source": str(source.resolve()), "out": str((out or default_root(source)).resolve()),
             "config": config.model_dump(mode="json"), "arms": names, "threads": threads,
+            "search": search,
         },
     )  # fmt: skip
 
@@ -248,15 +258,16 @@ def _names(arms: str) -> list[str]:
 
 def _run(
     source: Path | None, root: Path, *, config_file: Path | None, settings: Sequence[str], arms: str,
-    threads: int | None, plain: bool, as_json: bool, until: Until = Until.REPORT,
+    search: bool, threads: int | None, plain: bool, as_json: bool, until: Until = Until.REPORT,
 ) -> None:  # fmt: skip
-    from flows.screen import Watch, show_summary
+    from flows.screen import Watch, show_search, show_summary
 
     values = read_toml(config_file) if config_file else {}
     config = parse(override(values, settings), where=str(config_file or "configuration"))
     names = _names(arms)
     watch = Watch(_ERR)
-    job = Job(source, root, config=config, threads=threads or processors(), arms=names, observer=watch)
+    kind = SearchJob if search else Job
+    job = kind(source, root, config=config, threads=threads or processors(), arms=names, observer=watch)
     if config.ranker.device != "cpu":
         _ERR.print(
             f"testing device {config.ranker.device} (the first time can take a minute) ...", style="dim"
@@ -267,11 +278,16 @@ def _run(
         with watch:
             outcome = body(job, Plain(), until=until, command=_command())
     else:
-        outcome = _through_prefect(source, root, config, names, job.all_threads, until, watch)
+        outcome = _through_prefect(source, root, config, names, job.all_threads, until, watch, search)
     if as_json:
-        _print_json(outcome, until)
+        _print_json(outcome, until, search=search)
     elif outcome.compared:
+        if search:
+            show_search(_OUT, root)
         show_summary(_OUT, root)
+        if until == Until.REPORT and not (names or search):
+            count = len(candidates(config.search))
+            _OUT.print(f"  {'wider':14} the same command with --search tries {count} arms", highlight=False)
     elif until < Until.EVALUATE:
         _OUT.print(f"done: {root}", highlight=False)
     _end(outcome)
@@ -292,8 +308,9 @@ def _compiling() -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _through_prefect(
-    source: Path | None, root: Path, config: Config, arms: list[str], threads: int, until: Until, watch: Any
-) -> Outcome:
+    source: Path | None, root: Path, config: Config, arms: list[str], threads: int, until: Until, watch: Any,
+    search: bool,
+) -> Outcome:  # fmt: skip
     from flows import server
 
     with _compiling() as compiled, server.ready(_ERR):
@@ -304,11 +321,11 @@ def _through_prefect(
         with watch, watched_by(watch):
             return prepare(
                 source=str(source) if source else "", out=str(root), config=config, arms=arms, threads=threads,
-                until=int(until),
+                until=int(until), search=search,
             )  # fmt: skip
 
 
-def _print_json(outcome: Outcome, until: Until) -> None:
+def _print_json(outcome: Outcome, until: Until, *, search: bool) -> None:
     """Print SUMMARY where the run was to have one; no rows where every arm failed."""
     import polars as pl
 
@@ -316,6 +333,8 @@ def _print_json(outcome: Outcome, until: Until) -> None:
     if until >= Until.EVALUATE:
         summary = RunLayout(outcome.root).summary
         document["summary"] = pl.read_parquet(summary).to_dicts() if outcome.compared else []
+    if search and until > Until.SCORE:
+        document["search"] = pl.read_parquet(RunLayout(outcome.root).search).to_dicts()
     click.echo(json.dumps(document))
 
 

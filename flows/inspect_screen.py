@@ -311,6 +311,14 @@ def _summary(console: Console, contents: Facts) -> None:
     summary_table(console, contents["summary"])
 
 
+def _search(console: Console, contents: Facts) -> None:
+    table = _grid(["rung", "trees", "arms", "kept", "best", "NDCG on vali"], left=("best",), title="rungs")
+    for row in contents["rungs"]:
+        counts = [_count(row[name]) for name in ("rung", "trees", "arms", "kept")]
+        table.add_row(*counts, escape(row["best"]), number(row["ndcg_vali"]))
+    console.print(table)
+
+
 _CONTENTS: Final[dict[str, Callable[[Console, Facts], None]]] = {
     "JUDGMENTS": _judgments,
     "PREPARED": _judgments,
@@ -318,6 +326,7 @@ _CONTENTS: Final[dict[str, Callable[[Console, Facts], None]]] = {
     "SELECTION": _selection,
     "METRICS": _metrics,
     "SUMMARY": _summary,
+    "SEARCH": _search,
 }
 
 

@@ -20,6 +20,7 @@ from pipeline.job import Job
 from pipeline.plan import Observer
 from pipeline.report import markdown
 from pipeline.run import default_root, processors
+from pipeline.search_job import SearchJob
 
 _WATCHER: ContextVar[Observer | None] = ContextVar("watcher", default=None)
 
@@ -92,6 +93,7 @@ def prepare(
     arms: list[str] | None = None,
     threads: int | None = None,
     until: int = int(Until.REPORT),
+    search: bool = False,
 ) -> Outcome:
     """Prepare the training set of a LETOR source in every way of the panel, retrain and compare.
 
@@ -102,9 +104,10 @@ def prepare(
         arms: Arms by name, and no others, in place of the panel, such as `all` and `top-10`.
         threads: Threads to use in all; the machine's processors when empty.
         until: The last stage to run, 1 (ingest) to 6 (report).
+        search: Find the arms by trying many on the validation lists, in place of the panel.
     """
     root = Path(out) if out else default_root(Path(source))
-    job = Job(
+    job = (SearchJob if search else Job)(
         Path(source) if source else None, root, config=config, threads=threads or processors(), arms=arms or (),
         observer=_WATCHER.get(),
     )  # fmt: skip

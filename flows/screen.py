@@ -20,7 +20,7 @@ from rich.table import Table
 from pipeline.job import Job
 from pipeline.layout import RunLayout
 from pipeline.manifest import Manifest
-from pipeline.plan import Event
+from pipeline.plan import Ahead, Event
 from pipeline.report.markdown import compared, figures, number
 from pipeline.verdict import verdict
 
@@ -38,6 +38,7 @@ class Watch:
         self._console = console
         self._lock = threading.Lock()
         self._job: Job | None = None
+        self._what = "reading"
         self._steps = self._of_steps = 0
         self._training: float | None = None
         self._work = 0.0
@@ -71,7 +72,9 @@ class Watch:
     def __call__(self, event: Event) -> None:
         """Take one event; called from the threads that run steps."""
         with self._lock:
-            if event.state == "start":
+            if event.ahead is not None:
+                self._begin(event.ahead)
+            elif event.state == "start":
                 self._active[event.step] = None
             elif event.state == "advance":
                 self._advance(event.step, event.done)
@@ -86,12 +89,16 @@ class Watch:
 
     def _finish(self, event: Event) -> None:
         if event.step == "ingest" and self._job is not None:
-            self._training, self._work = self._job.plan.work(), 0.0
-            self._of_steps = len(self._job.plan.initial()) + len(self._job.plan.every_arm())
-            self._bars.reset(self._task, total=self._training, description="training")
+            self._begin(self._job.ahead())
         elif event.done:
             self._steps += 1
             self._work += event.done - self._advanced.get(event.step, 0.0)
+
+    def _begin(self, ahead: Ahead) -> None:
+        """Count from nothing up to the trainings to come."""
+        self._training, self._of_steps = ahead.work, ahead.rankers
+        self._what, self._work, self._steps = ahead.what, 0.0, 0
+        self._bars.reset(self._task, total=ahead.work, description=ahead.what)
 
     def _show(self) -> None:
         now = ", ".join(list(self._active)[:2])
@@ -101,7 +108,8 @@ class Watch:
             self._said = time.monotonic()
             share = f"{min(self._work / self._training, 1):.0%}, " if self._training else ""
             spent = self._said - self._began
-            self._console.print(f"{spent:6.0f} s  {share}{count or 'reading'}  {now}", highlight=False)
+            said = f"{self._what}: {share}{count}" if count else self._what
+            self._console.print(f"{spent:6.0f} s  {said}  {now}", highlight=False)
 
 
 def summary_table(root: Path) -> tuple[Table, list[str]]:
@@ -129,6 +137,42 @@ def summary_table(root: Path) -> tuple[Table, list[str]]:
             style=style,
         )  # fmt: skip
     return table, verdict(summary, cutoff=cutoff)
+
+
+_MOST_TRIED = 15
+
+
+def search_table(root: Path) -> tuple[Table, str]:
+    """Return the arms that a search tried, those that came furthest first, and where the others are."""
+    layout = RunLayout(root)
+    tried = pl.read_parquet(layout.search)
+    rungs = tried.select("rung", "trees").unique().sort("rung").rows()
+    order = tried.with_row_index("place").group_by("arm").agg(pl.col("rung", "place", "kept", "rows").last())
+    best = order.sort(pl.col("rung"), pl.col("place"), descending=[True, False])
+    title = f"Validation NDCG of the {best.height:,} arms tried, after so many trees"
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    for head in ("rows", *(f"{trees:,}" for _, trees in rungs)):
+        table.add_column(head, justify="right", no_wrap=True)
+    at = {(row["arm"], row["rung"]): row["ndcg_vali"] for row in tried.to_dicts()}
+    for row in best.head(_MOST_TRIED).to_dicts():
+        kept = row["kept"]
+        table.add_row(
+            ("* " if kept else "  ") + row["arm"], "" if row["rows"] is None else f"{row['rows']:,}",
+            *(number(at.get((row["arm"], rung)), ".4f") if (row["arm"], rung) in at else "" for rung, _ in rungs),
+            style="bold" if kept else "",
+        )  # fmt: skip
+    rest = best.height - _MOST_TRIED
+    others = f"; {rest:,} more in {layout.search}" if rest > 0 else ""
+    return table, f"  * trained with all trees{others}"
+
+
+def show_search(console: Console, root: Path) -> None:
+    """Print what a search tried."""
+    table, note = search_table(root)
+    console.print()
+    console.print(table)
+    console.print(note, highlight=False, soft_wrap=True, style="dim")
 
 
 def _notices(root: Path) -> list[str]:

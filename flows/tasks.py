@@ -10,6 +10,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
 from pipeline.job import Job
+from pipeline.search_job import SearchJob
 
 
 def _task(step: Any, name: str) -> "Task[..., Any]":
@@ -30,6 +31,9 @@ TASKS: dict[Any, "Task[..., Any]"] = {
     Job.ingest: _task(Job.ingest, "ingest"),
     Job.fit_initial: _task(Job.fit_initial, "initial ranker"),
     Job.score: _task(Job.score, "score"),
+    SearchJob.attempt: _task(SearchJob.attempt, "try"),
+    SearchJob.halve: _task(SearchJob.halve, "halve"),
+    SearchJob.conclude: _task(SearchJob.conclude, "end of the search"),
     Job.choose: _task(Job.choose, "select"),
     Job.prepare: _task(Job.prepare, "prepare"),
     Job.train: _task(Job.train, "train"),

@@ -157,6 +157,25 @@ class SelectConfig(_Settings):
         return self
 
 
+class SearchConfig(_Settings):
+    """``--search``: strategies x guards x fractions x bags, by successive halving on the validation lists."""
+
+    strategies: tuple[str, ...] = ("random", "top", "semi-hard", "mixed")
+    """Strategies to cross."""
+    guards: tuple[str, ...] = ("", "guard50", "guard75")
+    """Guards to cross them with, such as ``guard75`` or ``guard75-neardup``; an empty one is no guard."""
+    fractions: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.4)
+    """Shares of each query's negatives to cross them with."""
+    bags: tuple[Annotated[int, Field(ge=1, le=32)], ...] = (1, 4)
+    """Training sets whose rankers are averaged (``-bagN``); more than 1 for strategies that draw at random."""
+    rungs: Annotated[int, Field(ge=1, le=8)] = 2
+    """Rounds of trials; the arms that survive them are then trained with all trees."""
+    rate: Annotated[int, Field(ge=2, le=10)] = 3
+    """Each rung keeps the best of every so many candidates, and trains so many times the trees of the last."""
+    keep: Annotated[int, Field(ge=1, le=100)] = 3
+    """Arms that survive the last rung."""
+
+
 class EvaluateConfig(_Settings):
     """Model + split -> METRICS, and METRICS -> SUMMARY."""
 
@@ -182,6 +201,7 @@ class Config(_Settings):
     ranker: RankerConfig = RankerConfig()
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig = SelectConfig()
+    search: SearchConfig = SearchConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
 

@@ -26,6 +26,7 @@ STAGES: Final = (
     "ingest",
     "initial",
     "scores",
+    "search",
     "selection",
     "prepared",
     "model",
@@ -70,13 +71,14 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
     outputs = check_outputs(root, records, limit=check_bytes)
     steps = _steps(records, _expected(records, config, prefixes, arms), outputs)
     summary = _summary(run)
+    kinds = [kind for kind in STAGES if kind != "search" or any(step["stage"] == kind for step in steps)]
     return {
         "source": _source(records),
         "dataset": dataset,
         "seed": config.seed,
         "folds": len(prefixes),
         "arms": arms,
-        "stages": [_stage(kind, [step for step in steps if step["stage"] == kind]) for kind in STAGES],
+        "stages": [_stage(kind, [step for step in steps if step["stage"] == kind]) for kind in kinds],
         "steps": steps,
         "finish": _finish(root, steps, arms, panel),
         "unchecked": {"files": len(outputs.unchecked), "bytes": sum(outputs.unchecked.values())},

@@ -109,7 +109,8 @@ def recognise(schema: pa.Schema) -> str | None:
             label = schema.field("label").type
             if pa.types.is_integer(label) or pa.types.is_floating(label):
                 return "PREPARED" if _holds(schema, pa.schema([("weight", pa.float32())])) else "JUDGMENTS"
-    return "SUMMARY" if _holds(schema, tables.SUMMARY) else None
+    known = {"SUMMARY": tables.SUMMARY, "SEARCH": tables.SEARCH}
+    return next((name for name, contract in known.items() if _holds(schema, contract)), None)
 
 
 def _holds(schema: pa.Schema, contract: pa.Schema) -> bool:
@@ -287,6 +288,18 @@ def _summary(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
     return {"summary": rows.collect().to_dicts()}
 
 
+def _search(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
+    del schema
+    # The candidates of a rung stand best first.
+    rungs = rows.group_by("rung", "trees", maintain_order=True).agg(
+        arms=pl.len(),
+        kept=pl.col("kept").sum(),
+        best=pl.col("arm").first(),
+        ndcg_vali=pl.col("ndcg_vali").first(),
+    )
+    return {"rungs": rungs.collect().to_dicts()}
+
+
 CONTENTS: Final[dict[str, Callable[[pl.LazyFrame, pa.Schema], Facts]]] = {
     "JUDGMENTS": _judgments,
     "PREPARED": _prepared,
@@ -294,5 +307,6 @@ CONTENTS: Final[dict[str, Callable[[pl.LazyFrame, pa.Schema], Facts]]] = {
     "SELECTION": _selection,
     "METRICS": _metrics,
     "SUMMARY": _summary,
+    "SEARCH": _search,
 }
 """By table: the function that finds what describes it."""

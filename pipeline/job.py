@@ -23,7 +23,7 @@ from pipeline.manifest import Done, Facts, Manifest
 from pipeline.negatives import arms as arm_names
 from pipeline.negatives import dynamic, grades, select
 from pipeline.negatives.arms import Arm
-from pipeline.plan import ArmOf, Event, InitialOf, Observer, Plan
+from pipeline.plan import Ahead, ArmOf, Event, InitialOf, Observer, Plan
 from pipeline.source import Source, locate
 
 
@@ -109,6 +109,11 @@ class Job:
     def plan(self) -> Plan:
         """What there is to do; known once the dataset is there."""
         return Plan(self.dataset["splits"], config=self.config, arms=self.arms)
+
+    def ahead(self) -> Ahead:
+        """Return the trainings to come, for who shows them."""
+        rankers = len(self.plan.initial()) + len(self.plan.every_arm())
+        return Ahead("training", rankers, self.plan.initial_work() + self.plan.work_of_arms())
 
     @property
     def folds(self) -> list[Fold]:
@@ -352,7 +357,7 @@ class Job:
 
     def evaluate(self, of: ArmOf) -> ArmOf:
         """Step: model -> METRICS of an arm on validation and test lists."""
-        splits = {"vali": self.files(of.fold.vali), "test": self.files(of.fold.test)}
+        splits = self._evaluated(of.fold)
         model, cutoffs = self.at(of.fold).model(of.arm.name), self.config.evaluate.cutoffs
         self._step(
             f"{self.plan.prefix(of.fold)}metrics/{of.arm.name}",
@@ -370,6 +375,10 @@ class Job:
             outputs=[self.at(of.fold).arm_metrics(of.arm.name)],
         )
         return of
+
+    def _evaluated(self, fold: Fold) -> dict[str, list[Path]]:
+        """Return the lists that the rankers of a fold are evaluated on."""
+        return {"vali": self.files(fold.vali), "test": self.files(fold.test)}
 
     def choose(self, of: ArmOf) -> ArmOf:
         """Step: SELECTION of an arm, from SCORES or, for an arm that needs none, from JUDGMENTS."""
@@ -526,6 +535,10 @@ class Job:
 
         return tell
 
+    def _require_going(self, name: str) -> None:
+        if self._stopped:
+            raise TrainingError(f"{name}: not begun, because the run was stopped")
+
     def _step(
         self,
         name: str,
@@ -536,8 +549,7 @@ class Job:
         outputs: Sequence[Path],
         worth: float = 0.0,
     ) -> Done:
-        if self._stopped:
-            raise TrainingError(f"{name}: not begun, because the run was stopped")
+        self._require_going(name)
         self._steps.append(name)
         self._observer(Event(name, "start", worth))
         done = self.manifest.do(name, work, inputs=inputs, parameters=parameters, outputs=outputs)

@@ -92,6 +92,15 @@ class RunLayout:
         return self.root / "summary.parquet"
 
     @property
+    def search(self) -> Path:
+        """SEARCH: what a search tried."""
+        return self.root / "search.parquet"
+
+    def trial(self, step: str) -> Path:
+        """METRICS of one trial of a search, which is all that it leaves."""
+        return self.root / f"{step}.parquet"
+
+    @property
     def report(self) -> Path:
         """The report for a browser."""
         return self.root / "report.html"

@@ -12,18 +12,36 @@ from pipeline.score import IN_SAMPLE
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """Trainings to come.
+
+    Attributes:
+        what: What to call them.
+        rankers: How many.
+        work: Expected, in row-trees.
+    """
+
+    what: str
+    rankers: int
+    work: float
+
+
+@dataclass(frozen=True)
 class Event:
     """Something a watcher of the run may show.
 
     Attributes:
         step: The step's name, such as ``fold-1/model/top-20``.
         done: Work done since the step's last event, in row-trees (training) or bytes (reading).
-        state: ``start``, ``advance``, ``done`` or ``kept`` (an earlier run's result is still good).
+        state: ``start``, ``advance``, ``done`` or ``kept`` (an earlier run's result is still good); ``ahead``
+            where a search says what it trains next.
+        ahead: What comes next, where a search says so.
     """
 
     step: str
     state: str
     done: float = 0.0
+    ahead: Ahead | None = None
 
 
 Observer = Callable[[Event], None]
@@ -82,10 +100,17 @@ class Plan:
         """Return every arm of every fold."""
         return [ArmOf(fold, arm) for fold in self.folds for arm in self.arms]
 
-    def work(self) -> float:
-        """Return the expected work of all trainings, in row-trees."""
-        rankers = self.initial_trees * sum(self.initial_rows(of) for of in self.initial())
-        return rankers + sum(self.arm_trees(of) * self.arm_rows(of) for of in self.every_arm())
+    def initial_work(self) -> float:
+        """Return the expected work of the initial rankers, in row-trees."""
+        return self.initial_trees * sum(self.initial_rows(of) for of in self.initial())
+
+    def work_of_arms(self) -> float:
+        """Return the expected work of the arms' trainings, in row-trees."""
+        return sum(self.arm_work(of) for of in self.every_arm())
+
+    def arm_work(self, of: ArmOf) -> float:
+        """Return the expected work of an arm's training, in row-trees."""
+        return self.arm_trees(of) * self.arm_rows(of)
 
     def arm_trees(self, of: ArmOf) -> int:
         """Return the boosting rounds of an arm, over all its rankers."""

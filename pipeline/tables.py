@@ -9,6 +9,7 @@ SELECTION      ``selection/<arm>.parquet``            a training row, kept or no
 PREPARED       ``prepared/<arm>/part-*.parquet``      a kept training row with features, weight and grade
 METRICS        ``metrics.parquet``                    the NDCG of one query under one arm at one cutoff
 SUMMARY        ``summary.parquet``                    one arm at one cutoff, beside `all` and random
+SEARCH         ``search.parquet``                     one candidate arm in one rung of a search
 =============  =====================================  ==================================================
 
 Query ids are int64 when every id of the source is an integer, else strings; functions that build a schema
@@ -155,6 +156,18 @@ count a query without one as 0 or as 1. ``low``/``high``: 95 % bootstrap interva
 difference to `all` on the same queries, with its interval, p and Holm-adjusted p; ``delta_random``:
 difference to `random` at the same fraction; both null where the run does not hold the other arm.
 ``recommended`` is null where there is nothing to decide on, or no `all` to decide against."""
+
+SEARCH: Final = pa.schema(
+    [
+        *_required(("rung", pa.int16()), ("arm", pa.string()), ("trees", pa.int32())),
+        pa.field("rows", pa.int64()),
+        pa.field("ndcg_vali", pa.float64()),
+        *_required(("kept", pa.bool_())),
+    ]
+)
+"""SEARCH: rungs count from 1, each one's candidates stand best first. ``trees``: ``ranker.trees`` of the rung;
+``rows``: training rows, summed over folds; ``ndcg_vali``: mean at the deciding cutoff over the validation
+queries with a relevant document. The last two are null where LightGBM failed."""
 
 
 def check(names: Sequence[str], required: Iterable[str], *, table: str, where: object) -> None:

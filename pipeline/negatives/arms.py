@@ -180,6 +180,11 @@ def _draws(strategy: str) -> bool:
     return "draw" in _choice(strategy).kept.meta.root_names()
 
 
+def can_be_bagged(arm: Arm) -> bool:
+    """Tell whether training sets of the arm would differ, and are drawn before it is trained."""
+    return _draws(arm.strategy) and not arm.chooses_again
+
+
 def _rounds(written: str, strategy: str, *, where: str) -> int:
     """Read the number of rankers in ``-rounds3``."""
     if not 2 <= int(written) <= MOST_ROUNDS:

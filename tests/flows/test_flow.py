@@ -146,6 +146,23 @@ def test_temporary_server_needs_nothing_and_leaves_nothing_on_the_screen(
     assert results(tmp_path / "run") == results(plain)
 
 
+def test_a_search_under_prefect_is_that_of_a_plain_one(source: Path, server: str, tmp_path: Path) -> None:
+    """Its trials are tasks of the same flow run, and what it tried and chose does not differ."""
+    settings = ["search.fractions=[0.2]", 'search.guards=["guard75"]', "search.bags=[1]", "search.rungs=1"]
+    options = ["--search", *SETTINGS[:4], *(word for setting in settings for word in ("--set", setting))]
+    for root, more in ((tmp_path / "flow", ()), (tmp_path / "plain", ("--plain",))):
+        done = ranksieve(
+            "run", source, "--out", root, *options, *more, home=tmp_path, PREFECT_API_URL=server
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+    assert results(tmp_path / "flow") == results(tmp_path / "plain")
+    tried = [(tmp_path / kind / "search.parquet").read_bytes() for kind in ("flow", "plain")]
+    assert tried[0] == tried[1]
+    tasks = httpx.post(f"{server}/task_runs/filter", json={}).json()
+    assert sum(run["name"].startswith("try ") for run in tasks) == 4
+
+
 def test_mistake_under_prefect_is_one_line(source: Path, server: str, tmp_path: Path) -> None:
     """A mistake that only reading finds is one line and exit code 2 under Prefect as well."""
     bad = tmp_path / "bad"
@@ -170,6 +187,7 @@ def test_parameters_render_as_a_form() -> None:
     )
     schema = json.loads(done.stdout)
     assert schema["properties"]["source"]["type"] == "string"
+    assert schema["properties"]["search"]["type"] == "boolean"
     ranker = schema["definitions"]["RankerConfig"]["properties"]
     assert ranker["trees"]["minimum"] == 1
     assert ranker["device"]["enum"] == ["cpu", "gpu", "cuda"]
