@@ -82,7 +82,8 @@ class Writer:
             # Scores hardly compress, and zstd takes as long to find that out as all else takes to write.
             compression={name: "lz4" if name == "score" else "zstd" for name in schema.names},
             compression_level={name: 1 for name in schema.names if name != "score"},
-            column_encoding=dict.fromkeys(("row_id", "label"), "DELTA_BINARY_PACKED"), write_statistics=["row_id", "qid", "label"],
+            column_encoding=dict.fromkeys(("row_id", "label"), "DELTA_BINARY_PACKED"),
+            write_statistics=["row_id", "qid", "label"],
             # Or the file would say that reasons are numbers for words, which is our way to write them.
             store_schema=False,
         )  # fmt: skip
