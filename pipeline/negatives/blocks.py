@@ -61,7 +61,7 @@ def read(scores: Path, starts: Ints) -> Iterator[pl.DataFrame]:
 
 
 class Writer:
-    """Write SELECTION, a row group for every table.
+    """Write SELECTION, a row group for every block; what comes all at once is cut by the number of its rows.
 
     Used as a context manager. Reasons, of which there are few, are written from a dictionary of those in the
     row group, so that the strings never are made.
@@ -82,7 +82,8 @@ class Writer:
             # Scores hardly compress, and zstd takes as long to find that out as all else takes to write.
             compression={name: "lz4" if name == "score" else "zstd" for name in schema.names},
             compression_level={name: 1 for name in schema.names if name != "score"},
-            column_encoding=dict.fromkeys(("row_id", "label"), "DELTA_BINARY_PACKED"), write_statistics=["row_id", "qid", "label"],
+            column_encoding=dict.fromkeys(("row_id", "label"), "DELTA_BINARY_PACKED"),
+            write_statistics=["row_id", "qid", "label"],
             # Or the file would say that reasons are numbers for words, which is our way to write them.
             store_schema=False,
         )  # fmt: skip
@@ -99,7 +100,7 @@ class Writer:
         """Write SELECTION, its reasons :data:`~pipeline.negatives.choice.REASON`."""
         at = self._schema.get_field_index("reason")
         table = selection.drop("reason").to_arrow().add_column(at, "reason", worded(selection["reason"]))
-        self._writer.write_table(parts.conform(table, self._schema), row_group_size=max(len(selection), 1))
+        self._writer.write_table(parts.conform(table, self._schema), row_group_size=2 * ROWS)
 
 
 def tally(reasons: pl.Series) -> pl.DataFrame:
