@@ -61,7 +61,7 @@ def read(scores: Path, starts: Ints) -> Iterator[pl.DataFrame]:
 
 
 class Writer:
-    """Write SELECTION, a row group for every table.
+    """Write SELECTION, a row group for every block; what comes all at once is cut by the number of its rows.
 
     Used as a context manager. Reasons, of which there are few, are written from a dictionary of those in the
     row group, so that the strings never are made.
@@ -100,7 +100,7 @@ class Writer:
         """Write SELECTION, its reasons :data:`~pipeline.negatives.choice.REASON`."""
         at = self._schema.get_field_index("reason")
         table = selection.drop("reason").to_arrow().add_column(at, "reason", worded(selection["reason"]))
-        self._writer.write_table(parts.conform(table, self._schema), row_group_size=max(len(selection), 1))
+        self._writer.write_table(parts.conform(table, self._schema), row_group_size=2 * ROWS)
 
 
 def tally(reasons: pl.Series) -> pl.DataFrame:

@@ -353,7 +353,8 @@ def _written(
     pieces: Iterable[tuple[pl.DataFrame, context.Layout]], out: Path, arm: Arm, *, qid: pa.DataType
 ) -> dict[str, Any]:
     """Write SELECTION; return how many rows it keeps and what it falls short of."""
-    facts: Counter[str] = Counter()
+    names = ("rows", "of_rows", "negatives", "of_negatives", "weighted", "shortfall")
+    facts = dict.fromkeys(names, 0)
     reasons: Counter[str] = Counter()
     with blocks.Writer(out, tables.selection(qid=qid, bags=arm.bags > 1, graded=arm.graded)) as writer:
         for rows, layout in pieces:
