@@ -86,7 +86,7 @@ def test_blocks_change_no_row_and_no_fact(write, monkeypatch, arm):
     scores = write()
     out, whole = run(scores, arm)
     rows = pl.read_parquet(out)
-    monkeypatch.setattr(blocks, "ROWS", 1)
+    monkeypatch.setattr(blocks, "ROWS", 5)
     out, facts = run(scores, arm)
     assert pq.read_metadata(out).num_row_groups == 4
     assert pl.read_parquet(out).equals(rows)

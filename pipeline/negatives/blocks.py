@@ -96,11 +96,14 @@ class Writer:
     ) -> None:
         self._writer.close()
 
-    def write(self, selection: pl.DataFrame) -> None:
-        """Write SELECTION, its reasons :data:`~pipeline.negatives.choice.REASON`."""
+    def write(self, selection: pl.DataFrame) -> dict[str, int]:
+        """Write SELECTION, its reasons :data:`~pipeline.negatives.choice.REASON`; returns how often each occurs."""
         at = self._schema.get_field_index("reason")
-        table = selection.drop("reason").to_arrow().add_column(at, "reason", worded(selection["reason"]))
+        words = tally(selection["reason"])
+        reasons = worded(selection["reason"], words)
+        table = selection.drop("reason").to_arrow().add_column(at, "reason", reasons)
         self._writer.write_table(parts.conform(table, self._schema), row_group_size=2 * ROWS)
+        return dict(words.select("word", "count").iter_rows())
 
 
 def tally(reasons: pl.Series) -> pl.DataFrame:
@@ -111,9 +114,8 @@ def tally(reasons: pl.Series) -> pl.DataFrame:
     return pl.DataFrame([words, codes, pl.Series("count", counts[counts > 0])]).sort("word")
 
 
-def worded(reasons: pl.Series) -> pa.DictionaryArray:
-    """Return reasons with a dictionary of those that occur, in order of the alphabet."""
-    words = tally(reasons)
+def worded(reasons: pl.Series, words: pl.DataFrame) -> pa.DictionaryArray:
+    """Return reasons with ``words``, their :func:`tally`, for a dictionary."""
     place = np.zeros(256, dtype=np.uint8)
     place[words["code"].to_numpy()] = np.arange(words.height)
     codes = place.take(reasons.to_physical().to_numpy())

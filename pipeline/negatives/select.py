@@ -358,7 +358,7 @@ def _written(
     reasons: Counter[str] = Counter()
     with blocks.Writer(out, tables.selection(qid=qid, bags=arm.bags > 1, graded=arm.graded)) as writer:
         for rows, layout in pieces:
-            writer.write(rows)
+            reasons.update(writer.write(rows))
             negative, kept = rows["label"] == 0, rows["kept"]
             facts["rows"] += int(kept.sum())
             facts["of_rows"] += rows.height
@@ -366,5 +366,4 @@ def _written(
             facts["of_negatives"] += int(negative.sum())
             facts["weighted"] += int((kept & (rows["weight"] != 1)).sum())
             facts["shortfall"] += _shortfall(rows, arm.budget, layout)
-            reasons.update(dict(blocks.tally(rows["reason"]).select("word", "count").iter_rows()))
     return facts | {"weighted": facts["weighted"] > 0, "reasons": dict(sorted(reasons.items()))}
