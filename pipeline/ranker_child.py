@@ -135,17 +135,17 @@ def train(job: Job) -> dict[str, Any]:
         else:
             path = Path(training["model"])
             write(path, booster.model_to_string(num_iteration=kept))
-        fits.append(_fit(kept, rows, began))
+        fits.append(fit(kept, rows, began))
     if boosters:
         for earlier in reversed(boosters[:-1]):
             put_before(boosters[-1], earlier)
         write(path, boosters[-1].model_to_string())
-    rows, seconds = sum(fit.rows for fit in fits), round(sum(fit.seconds for fit in fits), 3)
+    rows, seconds = sum(one.rows for one in fits), round(sum(one.seconds for one in fits), 3)
     return asdict(Fit(_trees(fits), rows, seconds, store.peak_memory_mb()))
 
 
 def _trees(fits: Sequence[Fit]) -> int:
-    return sum(fit.trees for fit in fits)
+    return sum(one.trees for one in fits)
 
 
 def _boost(job: Job, data: Any, rows: int, *, progress: Progress, so_far: int) -> tuple[Any, int, int]:
@@ -184,7 +184,8 @@ def put_before(booster: Any, earlier: Any) -> None:
     _safe_call(_LIB.LGBM_BoosterMerge(booster._handle, earlier._handle))
 
 
-def _fit(trees: int, rows: int, began: float) -> Fit:
+def fit(trees: int, rows: int, began: float) -> Fit:
+    """Return what there is to say of a training that began at a time of the performance counter."""
     return Fit(trees, rows, round(time.perf_counter() - began, 3), store.peak_memory_mb())
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline import binned, child, parts, ranker, ranker_child, store, tables
+from pipeline import binned, child, parts, ranker_child, store, tables
 from pipeline.config import SelectConfig
 from pipeline.errors import TableError
 from pipeline.ndcg import ndcg
@@ -32,11 +32,8 @@ Job = Mapping[str, Any]
 def boost(job: Job) -> dict[str, Any]:
     """Train the ranker of a dynamic arm."""
     began, progress = time.perf_counter(), ranker_child.Progress()
-    files = [Path(file) for file in job["files"]]
-    rows = with_scores(parts.read_keys(files), pl.read_parquet(job["scores"]), where=job["scores"])
-    full = _bins(job, files)
-    choices = _Choices(job, rows, files)
-    watch = _Watch(job, full)
+    files, rows, full = _split(job)
+    choices, watch = _Choices(job, rows, files), _Watch(job, full)
     last: Any = None
     score: Floats | None = None
     chosen_by: Floats | None = None
@@ -60,22 +57,14 @@ def boost(job: Job) -> dict[str, Any]:
         last = booster
     _write_ranked(Path(job["ranked"]), rows, chosen_by, files)
     kept = watch.best or trees
-    ranker_child.write(Path(job["model"]), last.model_to_string(num_iteration=kept))
-    seconds = round(time.perf_counter() - began, 3)
-    return {
-        **asdict(ranker.Fit(kept, choices.rows, seconds, store.peak_memory_mb())),
-        "rounds": number + 1,
-    }
+    return _finish(job, last, kept, rows=choices.rows, rounds=number + 1, began=began)
 
 
 def retrain(job: Job) -> dict[str, Any]:
     """Train the rankers of an arm with rounds, and keep the last."""
     began, progress = time.perf_counter(), ranker_child.Progress()
-    files = [Path(file) for file in job["files"]]
-    rows = with_scores(parts.read_keys(files), pl.read_parquet(job["scores"]), where=job["scores"])
-    full = _bins(job, files)
-    choices = _Choices(job, rows, files)
-    watch = _Watch(job, full)
+    files, rows, full = _split(job)
+    choices, watch = _Choices(job, rows, files), _Watch(job, full)
     score: Floats | None = None
     trained = 0
     for number in range(choices.rounds):
@@ -95,12 +84,20 @@ def retrain(job: Job) -> dict[str, Any]:
             for _ in range(trees - kept):
                 booster.rollback_one_iter()
             score = scores_of(booster, full)
-    ranker_child.write(Path(job["model"]), booster.model_to_string(num_iteration=kept))
-    seconds = round(time.perf_counter() - began, 3)
-    return {
-        **asdict(ranker.Fit(kept, choices.rows, seconds, store.peak_memory_mb())),
-        "rounds": choices.rounds,
-    }
+    return _finish(job, booster, kept, rows=choices.rows, rounds=choices.rounds, began=began)
+
+
+def _split(job: Job) -> tuple[list[Path], pl.DataFrame, Any]:
+    """Return the parts of the training split, its rows as SCORES, and its binned features."""
+    files = [Path(file) for file in job["files"]]
+    rows = with_scores(parts.read_keys(files), pl.read_parquet(job["scores"]), where=job["scores"])
+    return files, rows, _bins(job, files)
+
+
+def _finish(job: Job, booster: Any, trees: int, *, rows: int, rounds: int, began: float) -> dict[str, Any]:
+    """Write the model, its first ``trees`` alone, and return the training's facts."""
+    ranker_child.write(Path(job["model"]), booster.model_to_string(num_iteration=trees))
+    return {**asdict(ranker_child.fit(trees, rows, began)), "rounds": rounds}
 
 
 def with_scores(keys: pl.DataFrame, scores: pl.DataFrame, *, where: str) -> pl.DataFrame:
