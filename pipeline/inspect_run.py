@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from pipeline.config import Config, parse, read_toml
+from pipeline.config import parse, read_toml
 from pipeline.errors import RanksieveError
 from pipeline.folds import of_splits
 from pipeline.inspect_tables import Facts, plain, table_facts
@@ -69,7 +69,7 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
     panel = [arm.name for arm in arm_names.panel(config.select)]
     arms = _arms(records, panel)
     outputs = check_outputs(root, records, limit=check_bytes)
-    steps = _steps(records, _expected(records, config, prefixes, arms), outputs)
+    steps = _steps(records, _expected(records, prefixes, arms), outputs)
     summary = _summary(run)
     kinds = [kind for kind in STAGES if kind != "search" or any(step["stage"] == kind for step in steps)]
     return {
@@ -124,16 +124,12 @@ def _finish(root: Path, steps: Sequence[Facts], arms: Sequence[str], panel: Sequ
     return shlex.join(["ranksieve", "report", str(root), *others])
 
 
-def _expected(
-    records: Mapping[str, _Record], config: Config, prefixes: Sequence[str], arms: Sequence[str]
-) -> list[str]:
+def _expected(records: Mapping[str, _Record], prefixes: Sequence[str], arms: Sequence[str]) -> list[str]:
     """Return the names of the steps of a complete run."""
-    in_sample = config.score.scoring == "in-sample"
-    initial = ["in-sample"] if in_sample else [str(deal) for deal in range(config.score.deals)]
     names = ["ingest"]
     for prefix in prefixes:
         if any(arm != BASELINE for arm in arms):
-            names += [f"{prefix}initial/{which}" for which in initial] + [f"{prefix}scores"]
+            names += [f"{prefix}initial", f"{prefix}scores"]
         for arm in arms:
             chain = ["selection", "prepared", "model", "metrics"]
             names += [

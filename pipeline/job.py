@@ -53,7 +53,6 @@ class Job:
         # Trainings side by side use the processors best: a small one does not fill two. Beyond a few,
         # memory counts for more.
         self.workers = min(threads, 4)
-        self.threads = threads // self.workers
         self.arms = arm_names.panel(config.select, arms)
         self._source_path, self._observer = source, observer or (lambda _: None)
         self._steps: list[str] = []
@@ -114,6 +113,15 @@ class Job:
         """Return the trainings to come, for who shows them."""
         rankers = len(self.plan.initial()) + len(self.plan.every_arm())
         return Ahead("training", rankers, self.plan.initial_work() + self.plan.work_of_arms())
+
+    def threads_each(self, items: int) -> int:
+        """Return the threads of each of some items that are worked on side by side."""
+        return self.all_threads // min(self.workers, items)
+
+    @property
+    def threads(self) -> int:
+        """Threads of each arm of each fold."""
+        return self.threads_each(len(self.plan.every_arm()))
 
     @property
     def folds(self) -> list[Fold]:
@@ -188,27 +196,28 @@ class Job:
         self.__dict__.pop("plan", None)
 
     def fit_initial(self, of: InitialOf) -> InitialOf:
-        """Step: JUDGMENTS -> the initial rankers of a deal."""
+        """Step: JUDGMENTS -> the initial rankers of a fold."""
         train_files = self.files(of.fold.train)
         settings = self.config.ranker.model_copy(
             update={"early_stopping": 0, "trees": self.plan.initial_trees}
         )
         where = self._where(self.layout.dataset / of.fold.train[0])
         keys = parts.read_keys(train_files)
-        folds = self.config.score.folds if of.number >= 0 else 1
+        deals = self.plan.deals
+        folds = self.config.score.folds if deals else 1
         if folds > keys["qid"].n_unique():
             raise ConfigError(
                 f"score.folds = {folds} but there are only {keys['qid'].n_unique()} training queries; use fewer folds"
             )
         notices = select.too_long(keys, where)
-        name = f"{self.plan.prefix(of.fold)}initial/{of.number if of.number >= 0 else 'in-sample'}"
+        name = f"{self.plan.prefix(of.fold)}initial"
         share = self.config.score.model_dump(include={"negatives", "negatives_at_least"})
 
         def work(out: list[Path]) -> Facts:
             facts = score.fit(
-                train_files, out, deal=of.number, config=settings, negatives=share["negatives"],
+                train_files, out, deals=deals, config=settings, negatives=share["negatives"],
                 at_least=share["negatives_at_least"], seed=self.config.seed, bins=self._bins(of.fold),
-                threads=self.threads, trees_done=self._trees(name, of),
+                threads=self.threads_each(len(self.folds)), trees_done=self._trees(name, of),
             )  # fmt: skip
             return {**facts, "notices": notices}
 
@@ -216,32 +225,30 @@ class Job:
             name, work,
             inputs={"train": train_files},
             parameters={
-                "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "deal": of.number,
+                "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "deals": deals,
                 **share, **({"bins": "of all rows"} if self._has_bins(of.fold) else {}),
             },
-            outputs=self._initial_models(of),
+            outputs=self._initial_models(of.fold),
             worth=self.plan.initial_rows(of) * self.plan.initial_trees,
         )  # fmt: skip
         return of
 
-    def _initial_models(self, of: InitialOf) -> list[Path]:
-        """Return the models of a deal."""
-        folds, at = self.config.score.folds, self.at(of.fold)
-        numbers = [of.number] if of.number < 0 else range(of.number * folds, (of.number + 1) * folds)
-        return [at.initial_model(number) for number in numbers]
+    def _initial_models(self, fold: Fold) -> list[Path]:
+        """Return the initial rankers of a fold, those of the first deal first."""
+        numbers = range(self.plan.deals * self.config.score.folds) if self.plan.deals else [score.IN_SAMPLE]
+        return [self.at(fold).initial_model(number) for number in numbers]
 
     def score(self, fold: Fold) -> Fold:
         """Step: initial rankers -> SCORES."""
-        deals = [of for of in self.plan.initial() if of.fold == fold]
-        models = [model for of in deals for model in self._initial_models(of)]
-        train_files = self.files(fold.train)
+        models, deals = self._initial_models(fold), max(self.plan.deals, 1)
+        train_files, threads = self.files(fold.train), self.threads_each(len(self.folds))
         self._step(
             f"{self.plan.prefix(fold)}scores",
             lambda out: score.run(
-                train_files, models, out[0], deals=len(deals), seed=self.config.seed, threads=self.threads
+                train_files, models, out[0], deals=deals, seed=self.config.seed, threads=threads
             ),
             inputs={"train": train_files, "models": models},
-            parameters={"seed": self.config.seed, "deals": len(deals)},
+            parameters={"seed": self.config.seed, "deals": deals},
             outputs=[self.at(fold).scores],
         )
         return fold

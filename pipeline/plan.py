@@ -8,7 +8,6 @@ from pipeline.config import Config
 from pipeline.folds import Fold, of_splits
 from pipeline.layout import fold_prefix
 from pipeline.negatives.arms import Arm
-from pipeline.score import IN_SAMPLE
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,12 @@ class ArmOf:
 
 @dataclass(frozen=True)
 class InitialOf:
-    """The initial rankers of one fold: those of deal ``number``; -1: the one that scores all, in-sample."""
+    """The initial rankers of one fold."""
 
     fold: Fold
-    number: int
 
     def __str__(self) -> str:
-        return f"{self.number} (fold {self.fold.number})"
+        return f"(fold {self.fold.number})"
 
 
 class Plan:
@@ -89,12 +87,15 @@ class Plan:
         return fold_prefix(fold.number, of=len(self.folds))
 
     def initial(self) -> list[InitialOf]:
-        """Return the initial rankers of every fold, deal by deal; none where no arm needs scores."""
+        """Return the initial rankers of every fold; none where no arm needs scores."""
         if not any(arm.needs_scores for arm in self.arms):
             return []
-        in_sample = self._config.score.scoring == "in-sample"
-        numbers = [IN_SAMPLE] if in_sample else list(range(self._config.score.deals))
-        return [InitialOf(fold, number) for fold in self.folds for number in numbers]
+        return [InitialOf(fold) for fold in self.folds]
+
+    @property
+    def deals(self) -> int:
+        """How often the training queries are dealt into folds; 0: one ranker scores all, in-sample."""
+        return self._config.score.deals if self._config.score.scoring == "out-of-fold" else 0
 
     def every_arm(self) -> list[ArmOf]:
         """Return every arm of every fold."""
@@ -123,13 +124,13 @@ class Plan:
         return min(self._config.score.trees or self._config.ranker.trees, self._config.ranker.trees)
 
     def initial_rows(self, of: InitialOf) -> float:
-        """Return about how many rows the initial rankers of a deal train on, in all."""
+        """Return about how many rows the initial rankers of a fold train on, in all."""
         splits = [self._splits[name] for name in of.fold.train]
         negatives, queries = (sum(int(s[key]) for s in splits) for key in ("negatives", "queries"))
         least = self._config.score.negatives_at_least * queries
         seen = min(negatives, max(negatives * self._config.score.negatives, least))
         rows = self._rows(of.fold) - negatives + seen
-        return rows * (self._config.score.folds - 1 if of.number >= 0 else 1)
+        return rows * (self.deals * (self._config.score.folds - 1) or 1)
 
     def _rows(self, fold: Fold) -> int:
         return sum(int(self._splits[name]["rows"]) for name in fold.train)

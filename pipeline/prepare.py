@@ -1,14 +1,18 @@
 """SELECTION + JUDGMENTS -> the prepared set: the kept rows with their features and weight, as Parquet."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
 
 from pipeline import parts, tables
 from pipeline.errors import TableError
+
+_AT_ONCE: Final = 4
+"""Training sets written in one pass over the split: a row group of each waits in memory."""
 
 
 def prepare(judgments: pa.Table, selection: pl.DataFrame) -> pa.Table:
@@ -37,24 +41,34 @@ def run(files: Sequence[Path], selection: Path, out: Path, *, bags: int = 1) -> 
     """
     kept = pl.scan_parquet(selection).filter("kept").collect()
     out.mkdir()
-    rows = 0
-    for bag in range(bags):
-        chosen = kept if bags == 1 else kept.filter((pl.col("bags") & (1 << bag)) != 0)
-        columns = ["row_id", "weight", *(["grade"] if "grade" in kept.columns else [])]
-        rows += _write(files, chosen.select(columns), out / f"part-{bag:05}.parquet", selection)
-    return {"rows": rows}
+    columns = ["row_id", "weight", *(["grade"] if "grade" in kept.columns else [])]
+    sets = [
+        (kept if bags == 1 else kept.filter((pl.col("bags") & (1 << bag)) != 0)).select(columns)
+        for bag in range(bags)
+    ]
+    paths = [out / f"part-{bag:05}.parquet" for bag in range(bags)]
+    for first in range(0, bags, _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        _write(files, sets[some], paths[some], selection)
+    return {"rows": sum(chosen.height for chosen in sets)}
 
 
-def _write(files: Sequence[Path], kept: pl.DataFrame, out: Path, selection: Path) -> int:
-    rows = 0
-    schema = tables.with_training(parts.schema_of(files), graded="grade" in kept.columns)
-    with parts.PartWriter(out, schema) as writer:
+def _write(
+    files: Sequence[Path], sets: Sequence[pl.DataFrame], paths: Sequence[Path], selection: Path
+) -> None:
+    """Write a part for each set of chosen rows, reading the training split once."""
+    schema = tables.with_training(parts.schema_of(files), graded="grade" in sets[0].columns)
+    written = [0] * len(sets)
+    with ExitStack() as stack:
+        writers = [stack.enter_context(parts.PartWriter(path, schema)) for path in paths]
         for table in parts.row_groups(files):
-            chosen = prepare(table, kept)
-            writer.write(chosen)
-            rows += chosen.num_rows
-    if rows != kept.height:
-        raise TableError(
-            f"{selection}: keeps {kept.height:,} rows, of which {rows:,} are in the training split; select again"
-        )
-    return rows
+            for number, chosen in enumerate(sets):
+                rows = prepare(table, chosen)
+                writers[number].write(rows)
+                written[number] += rows.num_rows
+    for chosen, count in zip(sets, written, strict=True):
+        if count != chosen.height:
+            raise TableError(
+                f"{selection}: keeps {chosen.height:,} rows, of which {count:,} are in the training split;"
+                " select again"
+            )

@@ -142,13 +142,13 @@ def fit_all(
     what: str = "the rankers",
     trees_done: TreesDone | None = None,
 ) -> Fit:
-    """Train several rankers one after the other, in one child process.
+    """Train several rankers, in one child process: as many side by side as there are threads.
 
     Args:
         trainings: What to train on and what to write.
         config: The rankers' settings.
         seed: LightGBM's seed, the same for all.
-        threads: Threads of the child.
+        threads: Threads of the child; the models do not depend on it.
         together: Write one model with the trees of all here, which scores with the sum of their scores, instead
             of a model for each (bootstrap aggregating: Breiman, "Bagging Predictors", 1996).
         bins: Binned features of the files, the same for all trainings.
@@ -165,6 +165,8 @@ def fit_all(
         TrainingError: LightGBM refused the data, failed or crashed.
         StorageError: A model cannot be written.
     """
+    # A small training does not fill two threads; the OpenCL device takes one at a time.
+    side_by_side = min(threads, len(trainings)) if config.device == "cpu" else 1
     job = {
         "do": "train",
         "trainings": [
@@ -185,8 +187,11 @@ def fit_all(
         },
         "trees": config.trees,
         "early_stopping": config.early_stopping,
+        "side_by_side": side_by_side,
     }
-    result = child.run(CHILD, job, threads=threads, what=f"training {what}", trees_done=trees_done)
+    result = child.run(
+        CHILD, job, threads=threads // side_by_side, what=f"training {what}", trees_done=trees_done
+    )
     return Fit(**result)
 
 

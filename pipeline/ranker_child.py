@@ -3,11 +3,13 @@
 Run as ``python -m pipeline.ranker_child``; see :mod:`pipeline.child` for how it is talked to.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,10 @@ from pipeline.ranker import MAX_QUERY_ROWS, Fit
 from pipeline.tables import features_of
 
 Job = Mapping[str, Any]
+
+HELD_VALUES: Final = 16_000_000
+"""Values that are held to take the rows of several rankers out: 64 MB. Larger splits have bins, or are read
+again for each ranker."""
 
 
 def load(files: Sequence[str], rows: str | None, *, features: bool = True) -> tuple[pl.DataFrame, pl.Series]:
@@ -94,12 +100,20 @@ class Source:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._full = None if job["bins"] is None else binned.load(Path(job["bins"]), job["parameters"])
+        self._frame: pl.DataFrame | None = None
+        trainings = job["trainings"]
+        if self._full is None and len(trainings) > 1 and _read_the_same(trainings):
+            self._frame, _ = load(trainings[0]["files"], None)
 
     def of(self, training: Job) -> tuple[Any, int]:
         """Return the rows to train on, binned, and their number."""
         files, rows = training["files"], training["rows"]
         if self._full is None:
-            frame, _ = load(files, rows)
+            if self._frame is None:
+                frame, _ = load(files, rows)
+            else:
+                wanted = pl.read_parquet(rows, columns=["row_id"])
+                frame = self._frame.join(wanted, on="row_id", how="semi", maintain_order="left")
             data = dataset(frame, self._job["parameters"])
             data.construct()
             return data, frame.height
@@ -108,47 +122,55 @@ class Source:
         return binned.take(self._full, at, query_sizes(frame["qid"]), weight=_weight(frame)), frame.height
 
 
+def _read_the_same(trainings: Sequence[Job]) -> bool:
+    """Tell whether rankers train on parts of the same rows, few enough to be held while they do."""
+    files = trainings[0]["files"]
+    if any(one["files"] != files or one["rows"] is None for one in trainings):
+        return False
+    schema = parts.schema_of([Path(file) for file in files])
+    rows = sum(parts.open_part(Path(file)).metadata.num_rows for file in files)
+    return bool(rows * len(schema.names) <= HELD_VALUES)
+
+
 class Progress:
-    """Tells the parent the number of trees, a few times a second."""
+    """Tells the parent the number of trees of all rankers, a few times a second; for several threads."""
 
     def __init__(self) -> None:
-        self._told = 0.0
+        self._told, self._trees, self._lock = 0.0, 0, threading.Lock()
 
     def __call__(self, trees: int) -> None:
-        """Tell, unless it was told just now."""
-        if (now := time.perf_counter()) - self._told > 0.2:
-            child.tell(trees_done=trees)
-            self._told = now
+        """Count more trees, and tell unless it was told just now."""
+        with self._lock:
+            self._trees += trees
+            if (now := time.perf_counter()) - self._told > 0.2:
+                child.tell(trees_done=self._trees)
+                self._told = now
 
 
 def train(job: Job) -> dict[str, Any]:
-    """Train one ranker after the other."""
+    """Train rankers, some side by side: their threads are those of LightGBM, which lets go of Python's lock."""
+    import lightgbm  # noqa: F401 - before any thread would
+
+    began = time.perf_counter()
     source, progress = Source(job), Progress()
-    fits: list[Fit] = []
-    boosters: list[Any] = []
-    for training in job["trainings"]:
-        began = time.perf_counter()
-        booster, kept, rows = _boost(job, *source.of(training), progress=progress, so_far=_trees(fits))
-        if job["together"]:
-            boosters.append(_only(booster, kept))
-            path = Path(job["together"])
-        else:
-            path = Path(training["model"])
-            write(path, booster.model_to_string(num_iteration=kept))
-        fits.append(fit(kept, rows, began))
-    if boosters:
+
+    def one(training: Job) -> tuple[Any, int, int]:
+        booster, kept, rows = _boost(job, *source.of(training), progress=progress)
+        if not job["together"]:
+            write(Path(training["model"]), booster.model_to_string(num_iteration=kept))
+            return None, kept, rows
+        return _only(booster, kept), kept, rows
+
+    with ThreadPoolExecutor(job["side_by_side"]) as pool:
+        boosters, trees, rows = zip(*pool.map(one, job["trainings"]), strict=True)
+    if job["together"]:
         for earlier in reversed(boosters[:-1]):
             put_before(boosters[-1], earlier)
-        write(path, boosters[-1].model_to_string())
-    rows, seconds = sum(one.rows for one in fits), round(sum(one.seconds for one in fits), 3)
-    return asdict(Fit(_trees(fits), rows, seconds, store.peak_memory_mb()))
+        write(Path(job["together"]), boosters[-1].model_to_string())
+    return asdict(fit(sum(trees), sum(rows), began))
 
 
-def _trees(fits: Sequence[Fit]) -> int:
-    return sum(one.trees for one in fits)
-
-
-def _boost(job: Job, data: Any, rows: int, *, progress: Progress, so_far: int) -> tuple[Any, int, int]:
+def _boost(job: Job, data: Any, rows: int, *, progress: Progress) -> tuple[Any, int, int]:
     """Return a ranker, how many of its trees to keep, and the rows it trained on."""
     import lightgbm
 
@@ -157,7 +179,7 @@ def _boost(job: Job, data: Any, rows: int, *, progress: Progress, so_far: int) -
     if job["vali"]:
         valid = [dataset(load(job["vali"], None)[0], job["parameters"], data)]
         callbacks.append(lightgbm.early_stopping(job["early_stopping"], verbose=False))
-    callbacks.append(lambda env: progress(so_far + env.iteration + 1))
+    callbacks.append(lambda _: progress(1))
     booster = lightgbm.train(
         job["parameters"], data, num_boost_round=job["trees"], valid_sets=valid, callbacks=callbacks
     )

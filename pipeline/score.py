@@ -76,7 +76,7 @@ def fit(
     files: Sequence[Path],
     models: Sequence[Path],
     *,
-    deal: int,
+    deals: int = 1,
     config: RankerConfig,
     negatives: float = 1.0,
     at_least: int = 1,
@@ -85,17 +85,17 @@ def fit(
     threads: int,
     trees_done: ranker.TreesDone | None = None,
 ) -> dict[str, Any]:
-    """Train the initial rankers of a deal, in one child process.
+    """Train initial rankers, in one child process.
 
     Args:
         files: Parts of the training split.
-        models: The model files to write, one per fold; a single one with ``deal`` -1. Scratch files lie
-            beside them.
-        deal: Number of the deal; -1: one ranker trains on every query.
+        models: The model files to write, one per fold and deal, the first deal's first; a single one trains on
+            every query. Scratch files lie beside them.
+        deals: How often the queries are dealt into folds.
         config: The rankers' settings.
         negatives: As in :func:`training_rows`.
         at_least: As in :func:`training_rows`.
-        seed: LightGBM's seed, and that of the deal.
+        seed: LightGBM's seed, and that of the deals.
         bins: Binned features of ``files``: their boundaries come from all queries, those that a ranker will
             score included, whose labels they do not know.
         threads: Threads to train with; the models do not depend on it.
@@ -106,14 +106,14 @@ def fit(
     """
     keys = parts.read_keys(files)
     scratch = [model.with_name(f"{model.name}-rows") for model in models]
-    what = "the initial ranker" if deal == IN_SAMPLE else f"the initial rankers of deal {deal}"
+    folds = len(models) // max(deals, 1)
     # Initial rankers always train every tree: stopping early would spend the validation lists twice.
     settings = config.model_copy(update={"early_stopping": 0})
     try:
         for number, rows in enumerate(scratch):
             chosen = training_rows(
-                keys, folds=len(models), leave_out=IN_SAMPLE if deal == IN_SAMPLE else number, seed=seed,
-                deal=max(deal, 0), negatives=negatives, at_least=at_least,
+                keys, folds=folds, leave_out=number % folds if len(models) > 1 else IN_SAMPLE, seed=seed,
+                deal=number // folds, negatives=negatives, at_least=at_least,
             )  # fmt: skip
             parts.write_table(rows, chosen, tables.row_ids())
         trainings = [
@@ -125,7 +125,7 @@ def fit(
             seed=seed,
             threads=threads,
             bins=bins,
-            what=what,
+            what="the initial rankers",
             trees_done=trees_done,
         )
     finally:

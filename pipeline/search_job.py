@@ -137,6 +137,11 @@ class SearchJob(Job):
         self.__dict__.pop("plan", None)
         self._announce(Ahead("training", len(self.plan.every_arm()), self.plan.work_of_arms()))
 
+    @property
+    def beside(self) -> int:
+        """Trials of a rung, which are made side by side."""
+        return len(self.folds) * len(self._left)
+
     # ---- What a search knows ---------------------------------------------------------------------------
 
     def ahead(self) -> Ahead:
@@ -201,7 +206,7 @@ class _Trial(Job):
             None, job.layout.root, config=job.config_of(of.rung), threads=job.all_threads, arms=[of.arm.name],
             observer=lambda event: job.tell(replace(event, step=step)),
         )  # fmt: skip
-        self._job, self._item = job, ArmOf(of.fold, of.arm)
+        self._job, self._item, self._threads = job, ArmOf(of.fold, of.arm), job.threads_each(job.beside)
         self._place = _Scratch(directory, job.at(of.fold))
         self._found: dict[str, Facts] = {}
 
@@ -217,6 +222,11 @@ class _Trial(Job):
             "model": store.Fingerprints().file(self._place.model(arm)),
             **{key: trained[key] for key in ("trees", "train_seconds", "peak_memory_mb")},
         }
+
+    @property
+    def threads(self) -> int:
+        """Threads of the trial, one of many."""
+        return self._threads
 
     def at(self, fold: Fold) -> FoldLayout:
         """Return where the trial's files lie: it is of one fold."""

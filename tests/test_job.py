@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
     "evaluate": {"resamples": 100},
 }
 STEPS = [
-    "ingest", "initial/0", "initial/1", "scores",
+    "ingest", "initial", "scores",
     "selection/all", "model/all", "metrics/all",
     "selection/random-20", "prepared/random-20", "model/random-20", "metrics/random-20",
     "metrics", "summary", "report",
@@ -132,7 +132,7 @@ def test_stage_by_stage_is_the_same_as_at_once(
     """Each stage goes on from the last one, without the source, and the bytes are those of one run."""
     root = tmp_path / "run"
     assert ran(source, root, until=Until.INGEST) == {"ingest"}
-    assert ran(None, root, until=Until.SCORE) == {"initial/0", "initial/1", "scores"}
+    assert ran(None, root, until=Until.SCORE) == {"initial", "scores"}
     selected = {"selection/all", "selection/random-20", "prepared/random-20"}
     assert ran(None, root, until=Until.SELECT) == selected
     assert ran(None, root, until=Until.TRAIN) == {"model/all", "model/random-20"}
@@ -174,8 +174,8 @@ def truncate(path: Path) -> None:
         ("dataset/train/part-00000.parquet", {"ingest"}),
         ("dataset/test/part-00000.parquet", {"ingest"}),
         ("dataset/dataset.json", {"ingest"}),
-        ("models/initial-1.txt", {"initial/0"}),
-        ("models/initial-2.txt", {"initial/1"}),
+        ("models/initial-1.txt", {"initial"}),
+        ("models/initial-2.txt", {"initial"}),
         ("scores.parquet", {"scores"}),
         ("selection/random-20.parquet", {"selection/random-20"}),
         ("prepared/random-20/part-00000.parquet", {"prepared/random-20"}),
@@ -216,9 +216,9 @@ def test_a_lost_manifest_costs_a_full_run(source: Path, finished: Path, copy: Pa
         ("ranker.trees=6", set(STEPS) - {"ingest", "selection/all"}),  # `all` is not chosen by score
         ("seed=2", set(STEPS) - {"ingest"}),
         # Other scores do not change a random choice: the prepared set has the same bytes, its model is kept.
-        ("score.folds=3", {"initial/0", "initial/1", *RESCORED}),
+        ("score.folds=3", {"initial", *RESCORED}),
         ("score.deals=1", {"scores", *RESCORED}),
-        ("score.scoring='in-sample'", {"initial/in-sample", *RESCORED}),
+        ("score.scoring='in-sample'", {"initial", *RESCORED}),
         ("select.skip=0.1", {"report"}),  # no arm here skips; the report lists every setting
         ("split.vali=0.1", {"report"}),  # this source comes with a validation list
         ("ingest.missing='nan'", {"ingest", "report"}),  # every row names every feature: the same dataset
@@ -409,7 +409,7 @@ def test_a_killed_run_goes_on(
     assert alive == []
     again = ran(source, tmp_path / "run")
     assert {"model/all", "model/random-20"} <= again
-    assert not {"ingest", "initial/0", "initial/1", "scores", "selection/all"} & again
+    assert not {"ingest", "initial", "scores", "selection/all"} & again
     assert leftovers(tmp_path / "run") == []
     assert contents(tmp_path / "run") == contents(finished)
 
@@ -601,10 +601,10 @@ def test_a_failed_initial_ranker_ends_the_run(
     (copy / "models" / "initial-1.txt").unlink()
 
     def fails(*arguments: Any, **options: Any) -> Any:
-        raise TrainingError("training initial ranker 1: LightGBM crashed (SIGSEGV)")
+        raise TrainingError("training the initial rankers: LightGBM crashed (SIGSEGV)")
 
     monkeypatch.setattr(child, "run", fails)
-    with pytest.raises(TrainingError, match="initial ranker 1"):
+    with pytest.raises(TrainingError, match="initial rankers"):
         go(source, copy)
     assert leftovers(copy) == []
 
@@ -676,7 +676,7 @@ def test_an_interrupted_run_does_not_wait_for_its_trainings(
     process = victim(2, "ranker.trees=100000", "score.trees=100000")
     assert process.stdout is not None
     for line in process.stdout:
-        if line == "start initial/1\n":
+        if line == "start initial\n":
             break
     run, deadline = psutil.Process(process.pid), time.monotonic() + 20
     while len(trainings := run.children()) < 2 and time.monotonic() < deadline:

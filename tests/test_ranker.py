@@ -13,7 +13,7 @@ import polars as pl
 import psutil
 import pytest
 
-from pipeline import child, parts, ranker
+from pipeline import child, parts, ranker, tables
 from pipeline.config import RankerConfig
 from pipeline.errors import DeviceError, StorageError, TableError, TrainingError
 from tests.samples import NOISE_FEATURES, judgments, write_part
@@ -368,3 +368,25 @@ def test_opencl_ranks_like_the_cpu(data, tmp_path):
         for model in (tmp_path / "gpu.txt", data / "model.txt")
     )
     np.testing.assert_allclose(gpu, cpu, rtol=1e-6, atol=1e-6)
+
+
+def test_rankers_side_by_side_are_those_trained_one_after_the_other(tmp_path):
+    """Two threads train two rankers at once, or two bags, and write the bytes that one thread writes."""
+    file = write_part(tmp_path / "train.parquet", judgments(30, 10, seed=5))
+    rows = []
+    for number in range(3):
+        ids = pl.DataFrame({"row_id": np.arange(300)[np.arange(300) // 10 % 3 != number]})
+        parts.write_table(tmp_path / f"rows-{number}", ids, tables.row_ids())
+        rows.append(tmp_path / f"rows-{number}")
+    for threads in (1, 2, 3):
+        where = tmp_path / str(threads)
+        where.mkdir()
+        each = [ranker.Training([file], where / f"{n}.txt", rows=r) for n, r in enumerate(rows)]
+        assert ranker.fit_all(each, config=CONFIG, seed=1, threads=threads).rows == 600
+        ranker.fit_all(each, config=CONFIG, seed=1, threads=threads, together=where / "sum.txt")
+    for name in ("0.txt", "1.txt", "2.txt", "sum.txt"):
+        one = (tmp_path / "1" / name).read_bytes()
+        assert one == (tmp_path / "2" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+    alone = ranker.Training([file], tmp_path / "alone.txt", rows=rows[1])
+    ranker.fit_all([alone], config=CONFIG, seed=1, threads=1)
+    assert (tmp_path / "alone.txt").read_bytes() == (tmp_path / "1" / "1.txt").read_bytes()

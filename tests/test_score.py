@@ -79,12 +79,8 @@ def trained(tmp_path_factory):
     where = tmp_path_factory.mktemp("score")
     file = write_part(where / "train.parquet", judgments(20, 10, seed=3))
     models = [where / f"{number}.txt" for number in range(4)]
-    for deal in range(2):
-        facts = score.fit(
-            [file], models[2 * deal : 2 * deal + 2], deal=deal, config=CONFIG, seed=1, threads=1
-        )
-        assert facts["rows"] == 200
-    score.fit([file], [where / "all.txt"], deal=score.IN_SAMPLE, config=CONFIG, seed=1, threads=1)
+    assert score.fit([file], models, deals=2, config=CONFIG, seed=1, threads=1)["rows"] == 400
+    score.fit([file], [where / "all.txt"], deals=0, config=CONFIG, seed=1, threads=1)
     assert not list(where.glob("*-rows"))
     return where
 
@@ -137,7 +133,7 @@ def test_scores_are_the_mean_over_the_deals(trained):
 
 
 def test_run_in_sample_takes_the_ranker_that_saw_everything(trained):
-    """Deal -1 trains on every query."""
+    """Without deals it trains on every query."""
     frame = pl.read_parquet(trained / "train.parquet")
     assert (trained / "all.txt").read_text() != (trained / "0.txt").read_text()
     rows = score.training_rows(frame.select("row_id", "qid", "label"), folds=1, leave_out=-1, seed=1)
@@ -145,12 +141,12 @@ def test_run_in_sample_takes_the_ranker_that_saw_everything(trained):
 
 
 def test_failure_leaves_no_scratch_file(tmp_path, monkeypatch):
-    """When training fails, the lists of rows go too, and the message names the deal."""
+    """When training fails, the lists of rows go too, and the message says what failed."""
     file = write_part(tmp_path / "train.parquet", judgments(4, 10))
     monkeypatch.setattr(child.sys, "executable", "/bin/false")
-    message = r"^training the initial rankers of deal 1: the process ended with code 1$"
+    message = r"^training the initial rankers: the process ended with code 1$"
     with pytest.raises(TrainingError, match=message):
-        score.fit([file], [tmp_path / "a.txt", tmp_path / "b.txt"], deal=1, config=CONFIG, seed=1, threads=1)
+        score.fit([file], [tmp_path / "a.txt", tmp_path / "b.txt"], config=CONFIG, seed=1, threads=1)
     assert [path.name for path in tmp_path.iterdir()] == ["train.parquet"]
 
 
