@@ -48,7 +48,7 @@ def test_a_complete_run_has_nothing_left_to_do(small_run: Path) -> None:
     assert sorted(facts["arms"]) == ["all", "mixed-40-guard75", "random-40"]
     counts = {stage["stage"]: stage["steps"] for stage in facts["stages"]}
     assert counts == {
-        "ingest": 1, "initial": 2, "scores": 1, "selection": 3, "prepared": 2, "model": 3, "metrics": 4,
+        "ingest": 1, "initial": 1, "scores": 1, "selection": 3, "prepared": 2, "model": 3, "metrics": 4,
         "summary": 1, "report": 1,
     }  # fmt: skip
     assert [Path(file["path"]).name for file in facts["source"]["files"]] == [

@@ -217,7 +217,7 @@ def test_a_lost_manifest_costs_a_full_run(source: Path, finished: Path, copy: Pa
         ("seed=2", set(STEPS) - {"ingest"}),
         # Other scores do not change a random choice: the prepared set has the same bytes, its model is kept.
         ("score.folds=3", {"initial", *RESCORED}),
-        ("score.deals=1", {"scores", *RESCORED}),
+        ("score.deals=1", {"initial", "scores", *RESCORED}),
         ("score.scoring='in-sample'", {"initial", *RESCORED}),
         ("select.skip=0.1", {"report"}),  # no arm here skips; the report lists every setting
         ("split.vali=0.1", {"report"}),  # this source comes with a validation list
