@@ -368,6 +368,7 @@ def start() -> None:
     """Run the command line in a process of its own."""
     # LightGBM imports these for wrappers that are not used here, which takes a while.
     sys.modules.update(dict.fromkeys(("sklearn", "pandas")))  # type: ignore[arg-type]
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for the child processes
     main()
 
 

@@ -39,6 +39,8 @@ def run(
         StorageError: It could not read or write a file.
     """
     environment = {
+        # Threads that wait would spin, which slows whatever else runs beside a training, and so the training.
+        "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "POLARS_MAX_THREADS": str(threads),

@@ -212,12 +212,14 @@ class Job:
         notices = select.too_long(keys, where)
         name = f"{self.plan.prefix(of.fold)}initial"
         share = self.config.score.model_dump(include={"negatives", "negatives_at_least"})
+        shares = self._shares_bins(of.fold)
 
         def work(out: list[Path]) -> Facts:
             facts = score.fit(
                 train_files, out, deals=deals, config=settings, negatives=share["negatives"],
-                at_least=share["negatives_at_least"], seed=self.config.seed, bins=self._bins(of.fold),
-                threads=self.threads_each(len(self.folds)), trees_done=self._trees(name, of),
+                at_least=share["negatives_at_least"], seed=self.config.seed,
+                bins=self._bins(of.fold) if shares else None, threads=self.threads_each(len(self.folds)),
+                trees_done=self._trees(name, of),
             )  # fmt: skip
             return {**facts, "notices": notices}
 
@@ -226,7 +228,7 @@ class Job:
             inputs={"train": train_files},
             parameters={
                 "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "deals": deals,
-                **share, **({"bins": "of all rows"} if self._has_bins(of.fold) else {}),
+                **share, **({"bins": "of all rows"} if shares else {}),
             },
             outputs=self._initial_models(of.fold),
             worth=self.plan.initial_rows(of) * self.plan.initial_trees,
@@ -314,8 +316,16 @@ class Job:
             worth=self.plan.arm_rows(of) * self.plan.arm_trees(of),
         )  # fmt: skip
 
+    def _shares_bins(self, fold: Fold) -> bool:
+        """Tell whether the initial rankers and `all` train on the bins of a fold.
+
+        Its initial rankers must train on as many rows as it has, over all of them: to bin them all costs more
+        than to bin the rows of each ranker otherwise. What arms there are changes nothing.
+        """
+        return self._has_bins(fold) and self.plan.initial_rows(InitialOf(fold)) >= self.plan.rows(fold)
+
     def _has_bins(self, fold: Fold) -> bool:
-        """Tell whether trainings on a fold's rows share its bins: other devices bin in their own way."""
+        """Tell whether a fold is worth binning as a whole: other devices bin in their own way."""
         return self.config.ranker.device == "cpu" and are_worth_it(self.files(fold.train))
 
     def _bins(self, fold: Fold) -> Path | None:
@@ -331,7 +341,7 @@ class Job:
         name = f"{self.plan.prefix(of.fold)}model/{of.arm.name}"
         files = self.prepared_files(of)
         vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
-        shares = self._keeps_everything(of) and self._has_bins(of.fold)
+        shares = self._keeps_everything(of) and self._shares_bins(of.fold)
         hard_gain = self.config.select.hard_gain
         gains = grades.gains(hard_gain) if of.arm.graded else []
 

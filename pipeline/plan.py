@@ -129,10 +129,11 @@ class Plan:
         negatives, queries = (sum(int(s[key]) for s in splits) for key in ("negatives", "queries"))
         least = self._config.score.negatives_at_least * queries
         seen = min(negatives, max(negatives * self._config.score.negatives, least))
-        rows = self._rows(of.fold) - negatives + seen
+        rows = self.rows(of.fold) - negatives + seen
         return rows * (self.deals * (self._config.score.folds - 1) or 1)
 
-    def _rows(self, fold: Fold) -> int:
+    def rows(self, fold: Fold) -> int:
+        """Return the training rows of a fold."""
         return sum(int(self._splits[name]["rows"]) for name in fold.train)
 
     def arm_rows(self, of: ArmOf) -> float:
