@@ -11,7 +11,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import store
+from pipeline import child, store
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.job import Job
 from pipeline.negatives.arms import BASELINE
@@ -109,7 +109,7 @@ def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a
     scored = any(arm.needs_scores for arm in job.arms)
     if until == Until.SCORE and not scored:
         raise ConfigError("`all` keeps every row without scores; name an arm that chooses, such as top-20")
-    with store.hold(job.layout.root, command=command):
+    with store.hold(job.layout.root, command=command), child.reused():
         do.one(Job.ingest, job)
         if until == Until.INGEST:
             return Outcome(job.layout.root)

@@ -72,10 +72,10 @@ class RankerConfig(_Settings):
 
     trees: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Boosting rounds (the most, with early stopping)."""
-    leaves: Annotated[int, Field(ge=2, le=65_536)] = 7
-    """Leaves per tree."""
-    min_rows_per_leaf: Annotated[int, Field(ge=1)] = 200
-    """Training rows a leaf must hold."""
+    leaves: Annotated[int, Field(ge=2, le=65_536)] | None = None
+    """Leaves per tree; unset: 7 for a training split of less than 200,000 rows, 15 below a million, else 31."""
+    min_rows_per_leaf: Annotated[int, Field(ge=1)] | None = None
+    """Training rows a leaf must hold; unset: a fiftieth of those of the training split, at most 200."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     """Shrinkage of each tree."""
     truncation: Annotated[int, Field(ge=1)] = 30
@@ -88,6 +88,20 @@ class RankerConfig(_Settings):
     """Share of ``trees`` that each ranker of a bagged arm (``-bag4``) trains."""
     device: Device = "cpu"
     """``cpu``, ``gpu`` (OpenCL) or ``cuda`` (a LightGBM built for it)."""
+
+    def for_rows(self, rows: int) -> "RankerConfig":
+        """Return the settings for a training split of so many rows, none unset.
+
+        Arms train on fewer rows, and have the settings of the split they are made from: they are compared with
+        `all`.
+        """
+        leaves = 7 if rows < 200_000 else 15 if rows < 1_000_000 else 31
+        return self.model_copy(
+            update={
+                "leaves": self.leaves or leaves,
+                "min_rows_per_leaf": self.min_rows_per_leaf or min(max(rows // 50, 1), 200),
+            }
+        )
 
     @property
     def in_a_bag(self) -> "RankerConfig":
@@ -103,9 +117,9 @@ class ScoreConfig(_Settings):
     one model scores what it was trained on, as in Lucchese et al. 2017."""
     folds: Annotated[int, Field(ge=2, le=100)] = 2
     """Number of out-of-fold models of a deal."""
-    deals: Annotated[int, Field(ge=1, le=100)] = 3
+    deals: Annotated[int, Field(ge=1, le=100)] = 2
     """How often the queries are dealt into folds; a row's score is the mean over the deals."""
-    trees: Annotated[int, Field(ge=1, le=100_000)] | None = 50
+    trees: Annotated[int, Field(ge=1, le=100_000)] | None = 25
     """Boosting rounds of an initial ranker, at most ``ranker.trees``; unset: as many as that."""
     negatives: Share = 0.2
     """Share of each query's negatives, drawn at random, that an initial ranker trains on. It scores them
@@ -126,7 +140,7 @@ class SelectConfig(_Settings):
     """Strategies to try at every budget, with their guards; ``-guardQ`` sets aside the negatives that
     outscore the Q-th percentile of their query's positives, ``-bagN`` averages the rankers of N training sets
     drawn anew. `random` is always there: it is the control."""
-    prefer: str = "mixed-10-guard75-bag4"
+    prefer: str = "mixed-5-guard75-bag4"
     """The arm to recommend where it is in the panel and the validation lists do not speak against it."""
     skip: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """`semi-hard`: share of the hardest negatives to pass over."""

@@ -198,7 +198,7 @@ class Job:
     def fit_initial(self, of: InitialOf) -> InitialOf:
         """Step: JUDGMENTS -> the initial rankers of a fold."""
         train_files = self.files(of.fold.train)
-        settings = self.config.ranker.model_copy(
+        settings = self.plan.ranker(of.fold).model_copy(
             update={"early_stopping": 0, "trees": self.plan.initial_trees}
         )
         where = self._where(self.layout.dataset / of.fold.train[0])
@@ -304,12 +304,12 @@ class Job:
             name,
             lambda out: dynamic.run(
                 train_files, at.scores, out[0], out[1], arm=of.arm, select=self.config.select,
-                config=self.config.ranker, seed=self.config.seed, vali=vali, cutoff=self.cutoff,
+                config=self.plan.ranker(of.fold), seed=self.config.seed, vali=vali, cutoff=self.cutoff,
                 bins=self._bins(of.fold), threads=self.threads, trees_done=self._trees(name, of),
             ),
             inputs={"train": train_files, "scores": [at.scores], "vali": vali},
             parameters={
-                "ranker": self.config.ranker.model_dump(), "seed": self.config.seed, "arm": of.arm.name,
+                "ranker": self.plan.ranker(of.fold).model_dump(), "seed": self.config.seed, "arm": of.arm.name,
                 **of.arm.options(self.config.select), **({"cutoff": self.cutoff} if vali else {}),
             },
             outputs=[at.model(of.arm.name), at.ranked(of.arm.name)],
@@ -332,14 +332,14 @@ class Job:
         """Return the binned training split of a fold, where it has one."""
         if not self._has_bins(fold):
             return None
-        return self.bins.of(self.files(fold.train), self.at(fold).bins, config=self.config.ranker)
+        return self.bins.of(self.files(fold.train), self.at(fold).bins, config=self.plan.ranker(fold))
 
     def train(self, of: ArmOf) -> ArmOf:
         """Step: prepared set -> retrained ranker; that of an arm that chooses again has been trained by then."""
         if of.arm.chooses_again:
             return of
         name = f"{self.plan.prefix(of.fold)}model/{of.arm.name}"
-        files = self.prepared_files(of)
+        files, settings = self.prepared_files(of), self.plan.ranker(of.fold)
         vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
         shares = self._keeps_everything(of) and self._shares_bins(of.fold)
         hard_gain = self.config.select.hard_gain
@@ -347,14 +347,14 @@ class Job:
 
         def work(out: list[Path]) -> Facts:
             facts = train.run(
-                files, out[0], vali=vali, config=self.config.ranker, seed=self.config.seed, cutoff=self.cutoff,
+                files, out[0], vali=vali, config=settings, seed=self.config.seed, cutoff=self.cutoff,
                 arm=of.arm.name, bags=of.arm.bags, gains=gains, bins=self._bins(of.fold) if shares else None,
                 threads=self.threads, trees_done=self._trees(name, of),
             )  # fmt: skip
-            least = 2 * self.config.ranker.min_rows_per_leaf
+            least = 2 * (settings.min_rows_per_leaf or 1)
             notice = (
                 f"{name}: {facts['rows']:,} rows cannot fill two leaves of ranker.min_rows_per_leaf"
-                f" = {self.config.ranker.min_rows_per_leaf}, so the ranker is constant; set it lower"
+                f" = {settings.min_rows_per_leaf}, so the ranker is constant; set it lower"
             )
             return {**facts, "notices": [notice] if facts["rows"] < least else []}
 
@@ -362,7 +362,7 @@ class Job:
             name, work,
             inputs={"rows": files, "vali": vali},
             parameters={
-                "ranker": self.config.ranker.model_dump(), "seed": self.config.seed,
+                "ranker": settings.model_dump(), "seed": self.config.seed,
                 **({"bags": of.arm.bags} if of.arm.bags > 1 else {}),
                 **({"hard_gain": hard_gain} if of.arm.graded else {}),
                 **({"cutoff": self.cutoff} if vali else {}), **({"bins": "of all rows"} if shares else {}),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, RankerConfig
 from pipeline.folds import Fold, of_splits
 from pipeline.layout import fold_prefix
 from pipeline.negatives.arms import Arm
@@ -100,6 +100,10 @@ class Plan:
     def every_arm(self) -> list[ArmOf]:
         """Return every arm of every fold."""
         return [ArmOf(fold, arm) for fold in self.folds for arm in self.arms]
+
+    def ranker(self, fold: Fold) -> RankerConfig:
+        """Return the settings of the rankers of a fold."""
+        return self._config.ranker.for_rows(self.rows(fold))
 
     def initial_work(self) -> float:
         """Return the expected work of the initial rankers, in row-trees."""

@@ -66,11 +66,11 @@ class Training:
 
 
 def parameters(config: "RankerConfig", *, seed: int) -> dict[str, Any]:
-    """Return LightGBM's parameters for ``config``; everything else is LightGBM's default."""
+    """Return LightGBM's parameters for ``config``; everything else, and what it leaves unset, is its default."""
+    unset = {"num_leaves": config.leaves, "min_data_in_leaf": config.min_rows_per_leaf}
     return {
         "objective": "lambdarank",
-        "num_leaves": config.leaves,
-        "min_data_in_leaf": config.min_rows_per_leaf,
+        **{name: value for name, value in unset.items() if value is not None},
         "learning_rate": config.learning_rate,
         "lambdarank_truncation_level": config.truncation,
         "max_bin": config.max_bin,

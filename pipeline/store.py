@@ -221,8 +221,14 @@ def _holder(lock: Path) -> str:
     return f"in use by {who}; wait for it to finish, or choose another directory with --out"
 
 
+def forget_peak_memory() -> None:
+    """Let :func:`peak_memory_mb` count from now on, where the system can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory_mb() -> int:
-    """Return the highest resident memory of this process so far, in MB."""
+    """Return the highest resident memory of this process so far, or since it was forgotten, in MB."""
     # ru_maxrss would count the parent's memory for a child that was just started.
     with contextlib.suppress(OSError), Path("/proc/self/status").open(encoding="ascii") as status:
         for line in status:

@@ -390,3 +390,31 @@ def test_rankers_side_by_side_are_those_trained_one_after_the_other(tmp_path):
     alone = ranker.Training([file], tmp_path / "alone.txt", rows=rows[1])
     ranker.fit_all([alone], config=CONFIG, seed=1, threads=1)
     assert (tmp_path / "alone.txt").read_bytes() == (tmp_path / "1" / "1.txt").read_bytes()
+
+
+def test_a_child_does_several_jobs_where_it_may(data, tmp_path):
+    """Inside the block one process trains twice, and one that has ended is replaced; behind it none is left."""
+    with child.reused():
+        fit(data, tmp_path / "1.txt")
+        [first] = own_children()
+        fit(data, tmp_path / "2.txt")
+        assert own_children() == [first]
+        first.kill()
+        first.wait(30)
+        fit(data, tmp_path / "3.txt")
+        [second] = own_children()
+        assert second.pid != first.pid
+        with pytest.raises(StorageError):
+            fit(data, tmp_path / "no" / "directory.txt")
+        assert own_children() == []
+    assert len({(tmp_path / f"{number}.txt").read_bytes() for number in (1, 2, 3)}) == 1
+
+
+def test_no_child_waits_behind_the_block(data, tmp_path):
+    """The last block ends the children that wait, and so does each training outside of any."""
+    with child.reused(), child.reused():
+        fit(data, tmp_path / "1.txt")
+        assert len(own_children()) == 1
+    assert own_children() == []
+    fit(data, tmp_path / "2.txt")
+    assert own_children() == []

@@ -33,15 +33,14 @@ ARMS = (
     "mixed-10-guard75-graded", "false-positive-20-guard75-rounds3", "mixed-20-guard75-dynamic10",
     "top-20-guard75-dynamic5",
 )  # fmt: skip
-PREFERRED = "mixed-10-guard75-bag4"
-GRID: tuple[tuple[str, ...], ...] = (
-    (),
-    ("ranker.min_rows_per_leaf=50",),
-    ("ranker.leaves=31",),
-    ("ranker.truncation=10",),
-    ("ranker.trees=200", "ranker.learning_rate=0.05"),
+PREFERRED = "mixed-5-guard75-bag4"
+AXES: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("ranker.leaves=7",), ("ranker.leaves=15",), ("ranker.leaves=31",)),
+    (("ranker.min_rows_per_leaf=50",),),
+    (("ranker.truncation=10",),),
+    (("ranker.trees=200",), ("ranker.trees=200", "ranker.learning_rate=0.05")),
 )
-"""Settings of the ranker to choose from, by validation: for `all` and for the preferred arm alike."""
+"""Settings of the ranker to choose by validation, an axis after the other: for `all` and the preferred arm alike."""
 CUTOFF = 10
 
 Floats = npt.NDArray[np.float64]
@@ -49,11 +48,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measured:
-    """Arms of one set, averaged over the seeds: NDCG per query and split, share of rows, training seconds."""
+    """Arms of one set, averaged over the seeds: NDCG per query and split, share of rows, training seconds.
+
+    ``recommended`` has the arm that each seed's run recommends.
+    """
 
     ndcg: Mapping[str, Mapping[str, Floats]]
     rows: Mapping[str, float]
     seconds: Mapping[str, float]
+    recommended: Sequence[str]
 
 
 def run(source: Path, root: Path, arms: Sequence[str], settings: Sequence[str]) -> Path:
@@ -72,7 +75,9 @@ def measure(
     seeds: Sequence[int] = SEEDS,
 ) -> Measured:
     """Run one set with every seed and put the seeds together."""
-    name = "-".join([source.name, *(s.replace("ranker.", "") for s in settings)])
+    name = "-".join(
+        [source.name, *(s.replace("ranker.", "") for s in settings), *(arms if len(arms) == 1 else ())]
+    )
     roots = [run(source, out / f"{name}-{seed}", arms, [*settings, f"seed={seed}"]) for seed in seeds]
     metrics = pl.concat(pl.read_parquet(root / "metrics.parquet") for root in roots)
     summary = pl.concat(pl.read_parquet(root / "summary.parquet") for root in roots)
@@ -94,19 +99,24 @@ def measure(
         ndcg,
         dict(zip(facts["arm"], facts["rows_fraction"], strict=True)),
         dict(zip(facts["arm"], facts["train_seconds"], strict=True)),
+        summary.filter(pl.col("recommended"), cutoff=CUTOFF, split="test")["arm"].to_list(),
     )  # fmt: skip
 
 
-def tuned(source: Path, out: Path) -> dict[str, tuple[Sequence[str], Floats]]:
-    """Return, for `all` and the preferred arm, the settings best on validation and NDCG on test with them."""
-    found = {
-        settings: measure(source, out, ("all", PREFERRED), settings, seeds=SEEDS[:1]) for settings in GRID
-    }
-    best = {}
-    for arm in ("all", PREFERRED):
-        settings = max(found, key=lambda s: float(found[s].ndcg["vali"][arm].mean()))
-        best[arm] = settings, found[settings].ndcg["test"][arm]
-    return best
+def tuned(source: Path, out: Path, arm: str, *, seeds: Sequence[int]) -> tuple[Sequence[str], Floats]:
+    """Choose an arm's settings on validation lists with the first seed; returns them and its NDCG on test."""
+
+    def vali(settings: Sequence[str]) -> float:
+        return float(measure(source, out, (arm,), settings, seeds=seeds[:1]).ndcg["vali"][arm].mean())
+
+    chosen: tuple[str, ...] = ()
+    best = vali(chosen)
+    for axis in AXES:
+        tried = {(*chosen, *settings): vali((*chosen, *settings)) for settings in axis}
+        leader = max(tried, key=lambda settings: tried[settings])
+        if tried[leader] > best:
+            chosen, best = leader, tried[leader]
+    return chosen, measure(source, out, (arm,), chosen, seeds=seeds).ndcg["test"][arm]
 
 
 def difference(values: Floats, base: Floats) -> str:
@@ -118,7 +128,7 @@ def difference(values: Floats, base: Floats) -> str:
     return f"{mean:+.3f} [{low[0]:+.3f}, {high[0]:+.3f}] {mean / base.mean():+.1%} p={p:.3f}"
 
 
-def table(name: str, found: Measured, best: Mapping[str, tuple[Sequence[str], Floats]]) -> Iterable[str]:
+def table(name: str, found: Measured) -> Iterable[str]:
     """Yield the lines of one set's table."""
     test = found.ndcg["test"]
     yield f"\n### {name}: {len(test['all'])} test queries\n"
@@ -133,11 +143,8 @@ def table(name: str, found: Measured, best: Mapping[str, tuple[Sequence[str], Fl
             f"| {arm} | {values.mean():.4f} | {against[0]} | {against[1]} | {found.rows[arm]:.1%} |"
             f" {found.seconds[arm]:.1f} |"
         )
-    for arm, (settings, values) in best.items():
-        chosen = ", ".join(settings) or "the defaults"
-        yield f"\n`{arm}` with the settings best on validation ({chosen}): {values.mean():.4f}"
-    if best:
-        yield f"\n`{PREFERRED}` against `all`, both so: {difference(best[PREFERRED][1], best['all'][1])}"
+    recommended = ", ".join(f"`{arm}`" for arm in found.recommended)
+    yield f"\nRecommended, seed by seed, on the validation lists: {recommended or 'nothing'}"
 
 
 def main() -> None:
@@ -161,8 +168,16 @@ def main() -> None:
             print(f"\n### {name}: not in {data}, skipped")
             continue
         found = measure(source, options.out, options.arms, seeds=options.seeds)
-        for line in table(name, found, tuned(source, options.out) if options.tuned else {}):
+        for line in table(name, found):
             print(line, flush=True)
+        if not options.tuned:
+            continue
+        best = {arm: tuned(source, options.out, arm, seeds=options.seeds) for arm in ("all", PREFERRED)}
+        for arm, (settings, values) in best.items():
+            chosen = ", ".join(settings) or "the defaults"
+            print(f"\n`{arm}` with the settings best on validation ({chosen}): {values.mean():.4f}")
+        change = difference(best[PREFERRED][1], best["all"][1])
+        print(f"\n`{PREFERRED}` against `all`, both so: {change}", flush=True)
 
 
 if __name__ == "__main__":
