@@ -22,13 +22,14 @@ from flows.body import Plain, body
 from pipeline import paired
 from pipeline.config import override, parse
 from pipeline.job import Job
+from pipeline.negatives.arms import parse as parse_arm
 from pipeline.run import processors
 
 SETS = ("webis_clueweb09", "cranfield", "nfcorpus", "ohsumed", "mq2008")
 SEEDS = (1, 2, 3)
 ARMS = (
-    "all", "random-10", "random-20", "random-10-bag4", "top-20", "semi-hard-20", "margin-20", "softmax-20",
-    "distance-weighted-20", "ohem-20", "false-positive-20", "mixed-20", "mixed-unweighted-20",
+    "all", "random-5", "random-10", "random-20", "random-5-bag4", "random-10-bag4", "top-20", "semi-hard-20", "margin-20", "softmax-20",
+    "popularity-20", "distance-weighted-20", "ohem-20", "false-positive-20", "mixed-20", "mixed-unweighted-20",
     "mixed-20-guard75", "mixed-10-guard75", "mixed-5-guard75-bag4", "mixed-10-guard75-bag4",
     "mixed-10-guard75-graded", "false-positive-20-guard75-rounds3", "mixed-20-guard75-dynamic10",
     "top-20-guard75-dynamic5",
@@ -132,12 +133,12 @@ def table(name: str, found: Measured) -> Iterable[str]:
     """Yield the lines of one set's table."""
     test = found.ndcg["test"]
     yield f"\n### {name}: {len(test['all'])} test queries\n"
-    yield "| arm | NDCG@10 | against `all` | against `random-20` | rows | training s |"
+    yield "| arm | NDCG@10 | against `all` | against `random` at the same budget | rows | training s |"
     yield "|---|---|---|---|---|---|"
     for arm, values in test.items():
         against = [
-            difference(values, test[other]) if arm != other and other in test else ""
-            for other in ("all", "random-20")
+            difference(values, test[other]) if other != arm and other in test else ""
+            for other in ("all", parse_arm(arm).control)
         ]
         yield (
             f"| {arm} | {values.mean():.4f} | {against[0]} | {against[1]} | {found.rows[arm]:.1%} |"
