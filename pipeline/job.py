@@ -54,6 +54,7 @@ class Job:
         # memory counts for more.
         self.workers = min(threads, 4)
         self.arms = arm_names.panel(config.select, arms)
+        self.preferred = arm_names.preferred(config.select)
         self._source_path, self._observer = source, observer or (lambda _: None)
         self._steps: list[str] = []
         self._stopped = False
@@ -450,7 +451,7 @@ class Job:
             "seed": self.config.seed,
             "resamples": self.config.evaluate.resamples,
             "cutoff": self.cutoff,
-            "prefer": self.config.select.prefer,
+            "prefer": self.preferred.name,
         }
         self._step(
             "summary",

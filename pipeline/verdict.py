@@ -49,7 +49,8 @@ def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
     )
     if not others:
         return [start, "There is no other arm to compare."]
-    return [start, *_differences(others, base), *_recommendation(rows, base, cutoff)]
+    vali = summary.filter(pl.col("split") == "vali", pl.col("cutoff") == cutoff).to_dicts()
+    return [start, *_differences(others, base), *_recommendation(rows, base, cutoff, vali)]
 
 
 def _alone(rows: list[_Row], cutoff: int) -> list[str]:
@@ -105,7 +106,7 @@ def _differences(others: list[_Row], base: _Row) -> list[str]:
     return [better, worse]
 
 
-def _recommendation(rows: list[_Row], base: _Row, cutoff: int) -> list[str]:
+def _recommendation(rows: list[_Row], base: _Row, cutoff: int, vali: list[_Row]) -> list[str]:
     """Name the arm validation chose and what test says about it."""
     keep = next((row for row in rows if row["recommended"]), None)
     if keep is None:
@@ -113,6 +114,7 @@ def _recommendation(rows: list[_Row], base: _Row, cutoff: int) -> list[str]:
     if keep is base:
         return [
             f"Keep everything (`{BASELINE}`): on validation no smaller arm came close enough to the best."
+            f"{_cheapest(rows, base, vali)}"
         ]
     doubt = "; on test it is worse, so think twice" if _significant(keep) and keep["delta"] < 0 else ""
     interval = f"95% interval {keep['delta_low']:+z.3f} to {keep['delta_high']:+z.3f}"
@@ -127,6 +129,19 @@ def _recommendation(rows: list[_Row], base: _Row, cutoff: int) -> list[str]:
             f"Against its random control: {keep['delta_random']:+z.3f} ({_p(keep['p_random'])}{chance})."
         )
     return sentences
+
+
+def _cheapest(rows: list[_Row], base: _Row, vali: list[_Row]) -> str:
+    """Name the arm with the fewest rows that validation does not show to be worse, for who must save."""
+    worse = {row["arm"] for row in vali if row["p"] is not None and row["p"] < ALPHA and row["delta"] < 0}
+    left = [row for row in rows if row is not base and row["arm"] not in worse]
+    if not left:
+        return " Every other arm is significantly worse there."
+    arm = min(left, key=lambda row: row["rows"])
+    return (
+        f" The cheapest that is not significantly worse there is `{arm['arm']}`: {_rows(arm)}, test NDCG"
+        f" {_change(arm, base)}{_time(arm, base)}."
+    )
 
 
 def _significant(row: _Row) -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.config import SelectConfig
 from pipeline.errors import ConfigError
-from pipeline.negatives.arms import Arm, panel, parse
+from pipeline.negatives.arms import Arm, panel, parse, preferred
 from pipeline.negatives.budget import Budget
 from pipeline.negatives.strategies import STRATEGIES
 
@@ -272,3 +272,11 @@ def test_counts_do_not_belong_into_strategies():
 def test_expected_size(name, expected):
     """Of 1,000 negatives in 10 queries with 20 positives."""
     assert parse(name).budget.expected(negatives=1000, positives=20, queries=10) == expected
+
+
+def test_the_preferred_arm_is_an_arm():
+    """Its name may have its guards in any order, and one that is none is an error that names the setting."""
+    config = SelectConfig(prefer="mixed-5-skip2-guard75-bag4")
+    assert preferred(config) == parse("mixed-5-guard75-skip2-bag4")
+    with pytest.raises(ConfigError, match=r"^select\.prefer: no strategy 'mixt-5'"):
+        preferred(SelectConfig(prefer="mixt-5"))

@@ -123,6 +123,18 @@ def _call(function: Callable[..., T], config: SelectConfig, **given: Any) -> T:
     return function(**{name: known[name] for name in _parameters(function)})
 
 
+def preferred(config: SelectConfig) -> Arm:
+    """Return the arm that ``select.prefer`` names.
+
+    Raises:
+        ConfigError: As :func:`parse`.
+    """
+    try:
+        return parse(config.prefer)
+    except ConfigError as error:
+        raise ConfigError(f"select.prefer: {error}") from None
+
+
 def parse(name: str) -> Arm:
     """Read an arm's name; a strategy without a budget keeps 100 %, guards may come in any order.
 
