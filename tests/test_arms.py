@@ -278,5 +278,5 @@ def test_the_preferred_arm_is_an_arm():
     """Its name may have its guards in any order, and one that is none is an error that names the setting."""
     config = SelectConfig(prefer="mixed-5-skip2-guard75-bag4")
     assert preferred(config) == parse("mixed-5-guard75-skip2-bag4")
-    with pytest.raises(ConfigError, match=r"^select\.prefer: no strategy 'mixt-5'"):
+    with pytest.raises(ConfigError, match=r"^select\.prefer: no strategy 'mixt'"):
         preferred(SelectConfig(prefer="mixt-5"))
