@@ -366,8 +366,8 @@ def _one_line_errors() -> Iterator[None]:
 
 def start() -> None:
     """Run the command line in a process of its own."""
-    # LightGBM imports these for wrappers that are not used here, which takes a while.
-    sys.modules.update(dict.fromkeys(("sklearn", "pandas")))  # type: ignore[arg-type]
+    # LightGBM imports it for wrappers that are not used here, which takes a while.
+    sys.modules["sklearn"] = None  # type: ignore[assignment]
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for the child processes
     main()
 
