@@ -106,10 +106,11 @@ def measure(
 
 
 def tuned(source: Path, out: Path, arm: str, *, seeds: Sequence[int]) -> tuple[Sequence[str], Floats]:
-    """Choose an arm's settings on validation lists with the first seed; returns them and its NDCG on test."""
+    """Choose an arm's settings on validation lists, with every seed; returns them and its NDCG on test."""
+    seeds = seeds[:1] if arm == "all" else seeds  # nothing is drawn for it
 
     def vali(settings: Sequence[str]) -> float:
-        return float(measure(source, out, (arm,), settings, seeds=seeds[:1]).ndcg["vali"][arm].mean())
+        return float(measure(source, out, (arm,), settings, seeds=seeds).ndcg["vali"][arm].mean())
 
     chosen: tuple[str, ...] = ()
     best = vali(chosen)
