@@ -44,6 +44,7 @@ AXES: tuple[tuple[tuple[str, ...], ...], ...] = (
 )
 """Settings of the ranker to choose by validation, an axis after the other: for `all` and the preferred arm alike."""
 CUTOFF = 10
+CHOSEN = "what is recommended"
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,8 +82,7 @@ def measure(
         [source.name, *(s.replace("ranker.", "") for s in settings), *(arms if len(arms) == 1 else ())]
     )
     roots = [run(source, out / f"{name}-{seed}", arms, [*settings, f"seed={seed}"]) for seed in seeds]
-    metrics = pl.concat(pl.read_parquet(root / "metrics.parquet") for root in roots)
-    summary = pl.concat(pl.read_parquet(root / "summary.parquet") for root in roots)
+    metrics, summary = (pl.concat(frames) for frames in zip(*map(_results, roots), strict=True))
     means = (
         metrics.filter(pl.col("cutoff") == CUTOFF)
         .drop_nulls("ndcg")
@@ -96,13 +96,25 @@ def measure(
         .agg(pl.col("rows_fraction", "train_seconds").mean())
     )
     by = means.partition_by("split", "arm", as_dict=True)
-    ndcg = {split: {arm: by[split, arm]["ndcg"].to_numpy() for arm in arms} for split in ("vali", "test")}
+    names = [*arms, *([CHOSEN] if ("test", CHOSEN) in by else [])]
     return Measured(
-        ndcg,
+        {split: {arm: by[split, arm]["ndcg"].to_numpy() for arm in names} for split in ("vali", "test")},
         dict(zip(facts["arm"], facts["rows_fraction"], strict=True)),
         dict(zip(facts["arm"], facts["train_seconds"], strict=True)),
-        summary.filter(pl.col("recommended"), cutoff=CUTOFF, split="test")["arm"].to_list(),
+        summary.filter(pl.col("recommended"), pl.col("arm") != CHOSEN, cutoff=CUTOFF, split="test")[
+            "arm"
+        ].to_list(),
     )  # fmt: skip
+
+
+def _results(root: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return METRICS and SUMMARY of a run, what it recommends once more as an arm of its own."""
+    metrics, summary = (pl.read_parquet(root / f"{name}.parquet") for name in ("metrics", "summary"))
+    chosen = summary.filter("recommended")
+    if chosen.is_empty():
+        return metrics, summary
+    again = metrics.filter(arm=chosen["arm"][0]).with_columns(arm=pl.lit(CHOSEN))
+    return pl.concat([metrics, again]), pl.concat([summary, chosen.with_columns(arm=pl.lit(CHOSEN))])
 
 
 def tuned(source: Path, out: Path, arm: str, *, seeds: Sequence[int]) -> tuple[Sequence[str], Floats]:
@@ -140,7 +152,7 @@ def table(name: str, found: Measured) -> Iterable[str]:
     for arm, values in test.items():
         against = [
             difference(values, test[other]) if other != arm and other in test else ""
-            for other in ("all", parse_arm(arm).control)
+            for other in ("all", None if arm == CHOSEN else parse_arm(arm).control)
         ]
         yield (
             f"| {arm} | {values.mean():.4f} | {against[0]} | {against[1]} | {found.rows[arm]:.1%} |"
@@ -180,7 +192,11 @@ def main() -> None:
             chosen = ", ".join(settings) or "the defaults"
             print(f"\n`{arm}` with the settings best on validation ({chosen}): {values.mean():.4f}")
         change = difference(best[PREFERRED][1], best["all"][1])
-        print(f"\n`{PREFERRED}` against `all`, both so: {change}", flush=True)
+        print(f"\n`{PREFERRED}` against `all`, both so: {change}")
+        for arm in (PREFERRED, CHOSEN):
+            if arm in found.ndcg["test"]:
+                change = difference(found.ndcg["test"][arm], best["all"][1])
+                print(f"\n{arm} with the default settings against `all` so: {change}", flush=True)
 
 
 if __name__ == "__main__":
