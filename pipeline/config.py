@@ -84,8 +84,9 @@ class RankerConfig(_Settings):
     """Histogram bins per feature."""
     early_stopping: Annotated[int, Field(ge=0)] = 0
     """Stop after this many rounds without a better validation NDCG; 0: train all trees."""
-    bag_trees: Share = 0.5
-    """Share of ``trees`` that each ranker of a bagged arm (``-bag4``) trains."""
+    bag_trees: Share | None = None
+    """Share of ``trees`` that each ranker of a bagged arm trains; unset: one over the root of their number, which
+    for ``-bag4`` is half."""
     device: Device = "cpu"
     """``cpu``, ``gpu`` (OpenCL) or ``cuda`` (a LightGBM built for it)."""
 
@@ -103,10 +104,10 @@ class RankerConfig(_Settings):
             }
         )
 
-    @property
-    def in_a_bag(self) -> "RankerConfig":
-        """The settings of each ranker of a bagged arm."""
-        return self.model_copy(update={"trees": ceil(self.trees * self.bag_trees)})
+    def in_a_bag(self, bags: int) -> "RankerConfig":
+        """Return the settings of each ranker of an arm of so many bags."""
+        share = 1 if bags == 1 else self.bag_trees or bags**-0.5
+        return self.model_copy(update={"trees": ceil(self.trees * share - 1e-9), "bag_trees": None})
 
 
 class ScoreConfig(_Settings):

@@ -340,7 +340,7 @@ class Job:
         if of.arm.chooses_again:
             return of
         name = f"{self.plan.prefix(of.fold)}model/{of.arm.name}"
-        files, settings = self.prepared_files(of), self.plan.ranker(of.fold)
+        files, settings = self.prepared_files(of), self.plan.ranker(of.fold, of.arm)
         vali = self.files(of.fold.vali) if self.config.ranker.early_stopping else []
         shares = self._keeps_everything(of) and self._shares_bins(of.fold)
         hard_gain = self.config.select.hard_gain

@@ -101,9 +101,9 @@ class Plan:
         """Return every arm of every fold."""
         return [ArmOf(fold, arm) for fold in self.folds for arm in self.arms]
 
-    def ranker(self, fold: Fold) -> RankerConfig:
-        """Return the settings of the rankers of a fold."""
-        return self._config.ranker.for_rows(self.rows(fold))
+    def ranker(self, fold: Fold, arm: Arm | None = None) -> RankerConfig:
+        """Return the settings of the rankers of a fold: of one, where an arm has several."""
+        return self._config.ranker.for_rows(self.rows(fold)).in_a_bag(1 if arm is None else arm.bags)
 
     def initial_work(self) -> float:
         """Return the expected work of the initial rankers, in row-trees."""
@@ -120,7 +120,7 @@ class Plan:
     def arm_trees(self, of: ArmOf) -> int:
         """Return the boosting rounds of an arm, over all its rankers."""
         ranker = self._config.ranker
-        return of.arm.bags * ranker.in_a_bag.trees if of.arm.bags > 1 else of.arm.rounds * ranker.trees
+        return of.arm.rounds * of.arm.bags * ranker.in_a_bag(of.arm.bags).trees
 
     @property
     def initial_trees(self) -> int:

@@ -29,7 +29,7 @@ def run(
         files: Parts of the prepared set, or of the whole training split; for a bagged arm one for each bag.
         model: The model file to write.
         vali: Parts of the validation split, for early stopping where the settings ask for it.
-        config: The ranker's settings.
+        config: The settings of each ranker.
         seed: LightGBM's seed.
         cutoff: Rank at which the validation NDCG is cut.
         arm: The arm's name, for messages.
@@ -41,7 +41,7 @@ def run(
     """
     sets = [list(files)] if bags == 1 else [[file] for file in files]
     fitted = ranker.fit_all(
-        [ranker.Training(each, model) for each in sets], config=config if bags == 1 else config.in_a_bag,
+        [ranker.Training(each, model) for each in sets], config=config,
         together=model if bags > 1 else None, seed=seed, threads=threads, bins=bins, vali=vali, cutoff=cutoff,
         gains=gains, what=f"arm {arm!r}", trees_done=trees_done,
     )  # fmt: skip

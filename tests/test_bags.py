@@ -91,11 +91,11 @@ def test_a_part_for_each_bag_and_a_model_that_is_their_sum(tmp_path):
     options = {"vali": [], "seed": 1, "cutoff": 10, "threads": 1}
     trained = train.run(files, tmp_path / "bag.txt", config=RANKER, arm=arm.name, bags=3, **options)
     assert trained["rows"] == made["rows"]
-    assert trained["trees"] == 3 * 3  # half of the six, three times
+    assert trained["trees"] == 3 * 6
     total = np.zeros(FRAME.height)
     for bag, file in enumerate(files):
         model = tmp_path / f"{bag}.txt"
-        train.run([file], model, config=RANKER.in_a_bag, arm="one", **options)
+        train.run([file], model, config=RANKER, arm="one", **options)
         total += ranker.predict([model], [judged], threads=1)["score"].to_numpy()
     scored = ranker.predict([tmp_path / "bag.txt"], [judged], threads=1)["score"].to_numpy()
     np.testing.assert_allclose(scored, total, rtol=1e-9, atol=1e-12)
@@ -112,7 +112,19 @@ def test_the_bytes_do_not_depend_on_the_threads(tmp_path):
     assert (tmp_path / "1.txt").read_bytes() == (tmp_path / "2.txt").read_bytes()
 
 
-@pytest.mark.parametrize(("share", "trees"), [(0.5, 3), (0.1, 1), (1.0, 6)])
-def test_a_ranker_in_a_bag_has_a_share_of_the_trees(share, trees):
-    """Half of six trees is three, a tenth of them is rounded up to one."""
-    assert RANKER.model_copy(update={"bag_trees": share}).in_a_bag.trees == trees
+@pytest.mark.parametrize(
+    ("share", "bags", "trees"),
+    [
+        (0.5, 2, 3),
+        (0.1, 2, 1),
+        (1.0, 3, 6),
+        (0.5, 1, 6),
+        (None, 1, 6),
+        (None, 2, 5),
+        (None, 4, 3),
+        (None, 9, 2),
+    ],
+)
+def test_a_ranker_in_a_bag_has_a_share_of_the_trees(share, bags, trees):
+    """Half of six trees is three; a tenth of them and six over the root of two are rounded up; alone it has all."""
+    assert RANKER.model_copy(update={"bag_trees": share}).in_a_bag(bags).trees == trees
