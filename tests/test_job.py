@@ -348,10 +348,12 @@ def test_an_error_in_the_middle_of_a_step_leaves_nothing(
 
 
 VICTIM = """
-import signal, sys
+import contextlib, signal, sys
 from pathlib import Path
 from flows.body import Plain, body
+from pipeline import child
 from pipeline.config import Config
+child.reused = contextlib.nullcontext  # to start a process takes a second, in which there is time to end it
 from pipeline.job import Job
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background process of some shells
 source, root, config, arms, threads = sys.argv[1:]
