@@ -137,11 +137,11 @@ class SelectConfig(_Settings):
     counts: tuple[Count, ...] = ()
     """Other budgets to try beside the shares: ``n19`` keeps 19 negatives of each query, ``p3`` three for
     each of its positives."""
-    strategies: tuple[str, ...] = ("random", "top", "semi-hard", "mixed-guard75", "mixed-guard75-bag4")
+    strategies: tuple[str, ...] = ("random", "top", "semi-hard", "mixed-guard75", "mixed-guard75-bag2")
     """Strategies to try at every budget, with their guards; ``-guardQ`` sets aside the negatives that
     outscore the Q-th percentile of their query's positives, ``-bagN`` averages the rankers of N training sets
     drawn anew. `random` is always there: it is the control."""
-    prefer: str = "mixed-5-guard75-bag4"
+    prefer: str = "mixed-10-guard75-bag2"
     """The arm to recommend where it is in the panel and the validation lists do not speak against it."""
     skip: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """`semi-hard`: share of the hardest negatives to pass over."""
