@@ -202,7 +202,7 @@ def test_default_panel():
     """Three fractions times five strategies, and the baseline."""
     assert len(names()) == 16
     assert len(set(names())) == 16
-    assert "mixed-10-guard75-bag4" in names()
+    assert "mixed-10-guard75-bag2" in names()
 
 
 def test_arms_by_name_are_all_there_is():
