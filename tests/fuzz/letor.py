@@ -13,6 +13,7 @@ import ast
 import hashlib
 import inspect
 import random
+import re
 import struct
 import sys
 import tempfile
@@ -21,7 +22,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from tests.fuzz import interpreted, oracle
+from tests.fuzz import interpreted, oracle, reference
+from tests.fuzz.reference import Bad
 
 SEEDS = Path(__file__).with_name("letor_corpus.txt")
 KEPT = Path(".fuzz/letor")
@@ -38,6 +40,17 @@ TOKENS = [
     *(b"0 qid:1 1:1\n", b"2 qid:10 1:0.5 2:1 3:-7 4:3.25 5:0.125 6:0 #docid = A inc = 1\n"),
     *(b"1797693134862315700" + b"0" * 290, b"." + b"0" * 30, b"9" * 19, b"8.5899345920000005e9"),
 ]  # fmt: skip
+
+
+REPAIRS = {
+    "has no query id": b"qid:1",
+    "is not a number; labels": b"1",
+    "is negative": b"0",
+    "is a fraction": b"2",
+    "is above 30": b"3",
+    "is not a number; write": b"0.5",
+    "NULL files": b"nan",
+}
 
 
 def seeds() -> list[bytes]:
@@ -112,13 +125,36 @@ def _functions(owner: ModuleType | type, module: str) -> Iterator[FunctionType]:
 
 
 def mutated(data: bytes, size: int, seed: int, anyhow: Callable[[bytes, int], bytes]) -> bytes:
-    """Return ``data`` changed as text of LETOR is written, or half of the times as bytes, by ``anyhow``."""
+    """Return ``data`` changed as LETOR text is written, or as bytes by ``anyhow``; often put right again.
+
+    Nearly any change breaks a line, and what comes after the first mistake is not read.
+    """
     draw = random.Random(seed)
-    if draw.random() < 0.5:
-        return anyhow(data, size)
-    for _ in range(draw.choice((1, 1, 2, 4))):
-        data = draw.choice((_with_token, _with_number, _without, _with_line, _renumbered))(data, draw)
-    return data[:size]
+    if draw.random() < 0.4:
+        data = anyhow(data, size)
+    else:
+        for _ in range(draw.choice((1, 1, 2, 4))):
+            data = draw.choice((_with_token, _with_number, _without, _with_line, _renumbered))(data, draw)
+    return (repaired(data) if draw.random() < 0.6 else data)[:size]
+
+
+def repaired(data: bytes) -> bytes:
+    """Return ``data`` with its first mistakes put right, in the order in which they are reported."""
+    for _ in range(12):
+        bad = reference.read(data, sentinel=None, head=0)
+        if not isinstance(bad, Bad) or bad.line is None or bad.column is None:
+            break
+        lines = data.removeprefix(reference.BOM).split(b"\n")
+        line, at = lines[bad.line - 1], bad.column - 1
+        stop = at + len(re.match(rb"[^\s#\x00]*\x00?", line[at:])[0])
+        if bad.what in ("query id ", "document id "):
+            lines[bad.line - 1] = line[:at] + line[at:].decode(errors="ignore").encode()
+        elif bad.what.startswith("expected qid"):
+            lines[bad.line - 1] = line[:at] + b" qid:1 " + line[at:]
+        else:
+            lines[bad.line - 1] = line[:at] + REPAIRS.get(bad.what, b"") + line[stop:]
+        data = b"\n".join(lines)
+    return data
 
 
 def _place(data: bytes, draw: random.Random) -> int:
