@@ -4,11 +4,11 @@ Compiled, the kernel reads by address and without bounds; here the same source r
 and raises IndexError where it would read, or write, outside of what it was given.
 """
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -47,14 +47,16 @@ def zeros_below(word: np.uint64) -> np.uint64:
 @cache
 def module() -> ModuleType:
     """Return a second copy of the kernel's module, its functions not compiled."""
-    spec = importlib.util.spec_from_file_location("interpreted_letor_kernel", compiled_kernel.__file__)
-    if spec is None or spec.loader is None:
-        raise ImportError(compiled_kernel.__file__)
-    copy = importlib.util.module_from_spec(spec)
+    return load(Path(compiled_kernel.__file__).read_text(encoding="utf-8"))
+
+
+def load(source: str) -> ModuleType:
+    """Return ``source``, that of the kernel or a changed one, as a module whose functions are not compiled."""
+    copy = ModuleType("interpreted_letor_kernel")
     before = numba.config.DISABLE_JIT
     numba.config.DISABLE_JIT = True
     try:
-        spec.loader.exec_module(copy)
+        exec(compile(source, compiled_kernel.__file__, "exec"), vars(copy))  # noqa: S102 - the project's own
     finally:
         numba.config.DISABLE_JIT = before
     memory, parse = _Memory(), copy.parse

@@ -6,7 +6,7 @@ plain reference (:mod:`tests.fuzz.oracle`). It begins with ``letor_corpus.txt``,
 reads back, and keeps what it finds in ``.fuzz/letor``; an input that shows a difference is left beside it.
 
 ``python -m tests.fuzz.letor replay`` reads every kept input in blocks of every size, compiled;
-``python -m tests.fuzz.letor distil`` prints those that are needed for the branches of all of them.
+``python -m tests.fuzz.letor distil`` prints those that go from line to line as no input of the corpus does.
 """
 
 import ast
@@ -229,9 +229,9 @@ def _halfway(draw: random.Random) -> str:
 
 
 def distil(inputs: list[bytes]) -> list[bytes]:
-    """Return few inputs that together run the lines, and the jumps between lines, that all of them do."""
+    """Return few inputs that, beside the corpus, make every jump from line to line that all of them do."""
     reached = {data: _jumps(data) for data in set(inputs)}
-    missing, chosen = set().union(*reached.values()), []
+    missing, chosen = set().union(*reached.values()).difference(*map(_jumps, seeds())), []
     while missing:
         best = max(reached, key=lambda data: (len(reached[data] & missing), -len(data), data))
         chosen.append(best)
