@@ -216,7 +216,7 @@ def number(draw: random.Random) -> bytes:
         text = f"{draw.randrange(10 ** draw.randint(1, 20))}e{draw.randint(-330, 310)}"
     else:
         text = f"{'0' * draw.randint(0, 20)}{draw.randrange(10**6)}.{'0' * draw.randint(0, 40)}"
-    return (draw.choice(("", "", "", "-", "+")) + text).encode()
+    return (draw.choice(("", "", "", "-", "+")) + text.removeprefix("-")).encode()
 
 
 def _halfway(draw: random.Random) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from pipeline import letor_parse, letor_source
 from pipeline.errors import SourceError
@@ -34,10 +35,11 @@ class Options(NamedTuple):
         missing: ``zero`` or ``nan``.
         sentinel: The value that stands for missing, or None.
         head: Bytes by which text is told from binary.
-        block_bytes: Size of the blocks of the second reading.
-        chunk: Most bytes the file gives at once in the second reading.
-        cells: Most values in one batch of the second reading.
-        suffix: Packing in the second reading.
+        block_bytes: Size of the blocks.
+        chunk: Most bytes the file gives at once.
+        cells: Most values in one batch.
+        room: Features, and tokens left to Python, that there is room for at first.
+        suffix: Packing of the file.
     """
 
     missing: str = "zero"
@@ -46,6 +48,7 @@ class Options(NamedTuple):
     block_bytes: int = 1
     chunk: int = 1 << 20
     cells: int = 8 << 20
+    room: int = 256
     suffix: str = ""
 
 
@@ -63,6 +66,7 @@ def options_of(data: bytes) -> Options:
         block_bytes=draw.randint(1, max(1, len(data))),
         chunk=draw.choice((1, 7, 64, 1 << 20)),
         cells=draw.choice((8 << 20, 8 << 20, 100, 1)),
+        room=draw.choice((256, 1, 3)),
         suffix=draw.choice(("", "", *PACK)),
     )
 
@@ -88,29 +92,30 @@ class _File(io.BytesIO):
 
 
 @contextmanager
-def _limits(head: int, cells: int) -> Iterator[None]:
-    before = letor_source._HEAD_BYTES, letor_parse.MAX_CELLS
-    letor_source._HEAD_BYTES, letor_parse.MAX_CELLS = head, cells
-    try:
+def _limits(options: Options) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(letor_source, "_HEAD_BYTES", options.head)
+        patch.setattr(letor_parse, "MAX_CELLS", options.cells)
+        patch.setattr(letor_parse, "_START_WIDTH", options.room)
+        patch.setattr(letor_parse, "_START_ODD", options.room)
         yield
-    finally:
-        letor_source._HEAD_BYTES, letor_parse.MAX_CELLS = before
 
 
 def _read(data: bytes, options: Options, *, block_bytes: int, threads: int) -> list[pa.RecordBatch] | Bad:
     """Return the batches, or the error; any other exception than a SourceError is a finding by itself."""
     path, stored = Path("fuzz.txt" + options.suffix), PACK[options.suffix](data)
-    batches = read_letor(
-        path,
-        missing=options.missing,
-        sentinel=options.sentinel,
-        threads=threads,
-        block_bytes=block_bytes,
-        opener=lambda _: _File(stored, options.chunk),
-    )
-    with _limits(options.head, options.cells):
+    with _limits(options):
         try:
-            return list(batches)
+            return list(
+                read_letor(
+                    path,
+                    missing=options.missing,
+                    sentinel=options.sentinel,
+                    threads=threads,
+                    block_bytes=block_bytes,
+                    opener=lambda _: _File(stored, options.chunk),
+                )
+            )
         except SourceError as error:
             return Bad(error.what, error.line, error.column)
 
@@ -156,7 +161,7 @@ def _check(
 ) -> None:
     whole = block_bytes == WHOLE
     if whole:  # as a user's file is read
-        how = how._replace(chunk=1 << 20, cells=8 << 20, suffix="")
+        how = how._replace(chunk=1 << 20, cells=8 << 20, room=256, suffix="")
     with kernel():
         found = _read(data, how, block_bytes=block_bytes, threads=threads)
     if wrong := _difference(found, expected, missing=how.missing, whole=whole):
