@@ -14,9 +14,9 @@ SEEDS = fuzzer.seeds()
 
 @pytest.mark.parametrize("data", SEEDS, ids=range(len(SEEDS)))
 def test_kept_inputs(data):
-    """What the fuzzer kept is read alike by both kernels and the reference, in blocks of every size."""
+    """What the fuzzer kept is read alike by both kernels and the reference, however blocks cut it."""
     oracle.check(data)
-    oracle.check_every_cut(data[:40])
+    oracle.check_every_cut(data)
 
 
 def test_fuzzing_in_small():

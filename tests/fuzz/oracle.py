@@ -5,7 +5,7 @@ import io
 import random
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import pytest
 from pipeline import letor_parse, letor_source
 from pipeline.errors import SourceError
 from pipeline.letor import read_letor
+from pipeline.letor_source import read_blocks
 from tests.fuzz import interpreted, reference
 from tests.fuzz.reference import Bad, Row
 
@@ -141,13 +142,25 @@ def check(data: bytes, *, quick: bool = False) -> None:
 
 
 def check_every_cut(data: bytes) -> None:
-    """Read with blocks of every size, chunks of one byte and any cells, by one thread and by two."""
+    """Read compiled, in all ways that blocks of any size cut the lines, by one thread and by two."""
     how = options_of(data)
     expected = reference.read(data, sentinel=how.sentinel, head=how.head)
-    for block_bytes in range(1, len(data) + 2):
-        for each in (how._replace(chunk=1, cells=1, suffix=""), how):
+    for each in (how._replace(chunk=1, cells=1, suffix=""), how):
+        cuts = {_cuts(data, each, block_bytes): block_bytes for block_bytes in range(1, len(data) + 2)}
+        for block_bytes in cuts.values():
             for threads in (1, 2):
                 _check(data, expected, each, block_bytes=block_bytes, threads=threads)
+
+
+def _cuts(data: bytes, options: Options, block_bytes: int) -> tuple[int, ...]:
+    """Return the sizes of the blocks."""
+    sizes: list[int] = []
+    blocks = read_blocks(
+        Path("fuzz.txt"), block_bytes=block_bytes, opener=lambda _: _File(data, options.chunk)
+    )
+    with _limits(options), suppress(SourceError):
+        sizes.extend(len(block.data) for block in blocks)
+    return tuple(sizes)
 
 
 def _check(
