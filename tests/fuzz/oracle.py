@@ -6,6 +6,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,14 +143,18 @@ def check(data: bytes, *, quick: bool = False) -> None:
 
 
 def check_every_cut(data: bytes) -> None:
-    """Read compiled, in all ways that blocks of any size cut the lines, by one thread and by two."""
+    """Read compiled, in all ways that blocks cut the lines, by one thread and by two.
+
+    A cut is at the end of a line, so no more sizes of blocks are tried than could move one.
+    """
     how = options_of(data)
     expected = reference.read(data, sentinel=how.sentinel, head=how.head)
-    for each in (how._replace(chunk=1, cells=1, suffix=""), how):
-        cuts = {_cuts(data, each, block_bytes): block_bytes for block_bytes in range(1, len(data) + 2)}
-        for block_bytes in cuts.values():
-            for threads in (1, 2):
-                _check(data, expected, each, block_bytes=block_bytes, threads=threads)
+    ends = [0, *(i + 1 for i, byte in enumerate(data) if byte == 10), len(data)]
+    spans = {stop - start for start, stop in combinations(ends, 2)} | {1}
+    sizes = {size for span in spans for size in (span, span + 1, span // 2, span // 2 + 1)} - {0}
+    for block_bytes in {_cuts(data, how, size): size for size in sizes}.values():
+        for threads in (1, 2):
+            _check(data, expected, how, block_bytes=block_bytes, threads=threads)
 
 
 def _cuts(data: bytes, options: Options, block_bytes: int) -> tuple[int, ...]:
