@@ -46,6 +46,7 @@ FAULTS = {
     "zero": ("if index == 0:", "if index < 0:", b"1 qid:1 0:1"),
     "repeat": ("if stamp[index] == row + 1:", "if False:", b"1 qid:1 2:1 2:1"),
     "memory": ("_AHEAD: Final = 32", "_AHEAD: Final = 8", b"1 qid:1 1:1234567.1"),
+    "memory after zeros": ("room = i + _AHEAD <= end  #", "room = room  #", b"1 qid:1 %s1:1" % (b"0" * 28)),
     "inexact": ("mantissa <= 9007199254740992", "True", b"1 qid:1 1:173421378588062514e2"),
     "halfway": ("if np.float32(low) != np.float32(high):", "if False:", b"1 qid:1 1:181953645039811818e-24"),
     "decimals": ("if bits == 64:", "if False:", b"1 qid:1 1:90072004.00000001\n" + b"#" * 32),
