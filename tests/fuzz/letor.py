@@ -5,7 +5,7 @@ Python around it. Each input is read by the compiled and the interpreted kernel 
 plain reference (:mod:`tests.fuzz.oracle`). It begins with ``letor_corpus.txt``, bytes literals that a test
 reads back, and keeps what it finds in ``.fuzz/letor``; an input that shows a difference is left beside it.
 
-``python -m tests.fuzz.letor replay`` reads every kept input in all ways that blocks can cut it;
+``python -m tests.fuzz.letor replay`` reads every kept input in all ways that blocks can cut it, in minutes;
 ``python -m tests.fuzz.letor distil`` prints those that go from line to line as no input of the corpus does.
 """
 
@@ -27,7 +27,7 @@ from tests.fuzz.reference import Bad
 
 SEEDS = Path(__file__).with_name("letor_corpus.txt")
 KEPT = Path(".fuzz/letor")
-LONGEST = 600  # bytes: rows of two or three hundred values are other branches of nothing
+LONGEST = 600  # bytes: longer inputs take longer and reach no other branch
 TOKENS = [
     *(b" ", b"  ", b"\t", b"\v", b"\f", b"\r", b"\n", b"\r\n", b"\n\n", b":", b"#", b"\0", b"\xef\xbb\xbf"),
     *(b"0", b"1", b"2.0", b"30", b"31", b"-1", b"+1", b"1e0", b"0.5 ", b"1.000 ", b"00", b"1_0", b"x"),
@@ -40,8 +40,6 @@ TOKENS = [
     *(b"0 qid:1 1:1\n", b"2 qid:10 1:0.5 2:1 3:-7 4:3.25 5:0.125 6:0 #docid = A inc = 1\n"),
     *(b"1797693134862315700" + b"0" * 290, b"." + b"0" * 30, b"9" * 19, b"8.5899345920000005e9"),
 ]  # fmt: skip
-
-
 REPAIRS = {
     "has no query id": b"qid:1",
     "is not a number; labels": b"1",
