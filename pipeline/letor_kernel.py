@@ -322,6 +322,7 @@ def _features(
                 index = min(index * 10 + (c - 48), MAX_INDEX + 1)
                 i += 1
                 c = byte_at(buf + i)
+            room = i + _AHEAD <= end  # an index may be long: zeros in front of it count for nothing
             if c != 58 or i == token:
                 if i > token or not (_is_space(c) or c == 10 or c == 35):
                     return INDEX_NOT_INTEGER, token, largest, odds

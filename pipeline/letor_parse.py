@@ -142,8 +142,8 @@ class BlockParser:
             problems.append(_kernel_error(found.status, data, found.position))
         rows = found.rows
         qid, doc = _array(arrays.qids, tables.QID_INT, rows), None
-        if not found.all_int:
-            qid, problem = _strings(data, arrays.qid_span[: found.rows], "query id")
+        if found.status or not found.all_int:
+            qid, problem = _strings(data, arrays.qid_span[: _named(found)], "query id")
             problems.append(problem)
         if found.any_doc:
             doc, problem = _strings(data, arrays.doc_span[: found.rows], "document id")
@@ -169,6 +169,13 @@ class BlockParser:
                 elif feature <= len(arrays.values):
                     arrays.values[feature - 1, row] = np.nan if value == self._sentinel else value
         return None
+
+
+def _named(found: _Found) -> int:
+    """How many rows have a query id: those found, and one that is bad behind it."""
+    from pipeline import letor_kernel as kernel
+
+    return found.rows + (found.status not in (kernel.OK, kernel.NO_QID, kernel.EMPTY_QID))
 
 
 def _decimal_key(value: float) -> tuple[int, int]:

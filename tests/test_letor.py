@@ -229,6 +229,8 @@ ERRORS = [
     (b"1 qid:1 # caf\xe9 docid = \xe9", 1, 24, r"document id '\\xe9' is not UTF-8"),
     (b"1 qid:1 1:1 # ok\n1 qid:1 # \xff\n1 qid:x # ok", 2, 11, r"document id '\\xff' is not UTF-8"),
     (b"#" + b"-" * 5000 + b"\n1 qid:\xff 1:2", 2, 7, r"query id '\\xff' is not UTF-8"),
+    (b"# \xff\n1 qid:\xff 0:2", 2, 7, r"query id '\\xff' is not UTF-8"),
+    (b"# \xff\n1 qid:a 1:x 0:2\n1 qid:\xff", 2, 11, "value 'x' of feature 1 is not a number"),
     (b"#" + b"-" * 5000 + b"\n1 qid:1 1:2\n1 qid:1 1:2\0", 3, 12, "a NUL byte: looks like a binary file"),
 ]  # fmt: skip
 
