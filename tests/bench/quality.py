@@ -31,9 +31,9 @@ ARMS = (
     "all", "random-5", "random-10", "random-20", "random-5-bag4", "random-10-bag4",
     "top-20", "semi-hard-20", "margin-20", "softmax-20", "popularity-20", "distance-weighted-20", "ohem-20",
     "false-positive-20", "mixed-20", "mixed-unweighted-20",
-    "mixed-20-guard75", "mixed-10-guard75", "mixed-10-guard75-bag2", "mixed-5-guard75-bag4",
-    "mixed-10-guard75-bag4",
-    "mixed-10-guard75-graded", "false-positive-20-guard75-rounds3",
+    "mixed-20-guard75", "mixed-10-guard75", "mixed-10-guard75-bag2", "mixed-10-guardmax-bag2",
+    "mixed-5-guard75-bag4", "mixed-10-guard75-bag4", "mixed-10-guard75-graded",
+    "false-positive-20-guard75-rounds3",
     "mixed-20-guard75-dynamic10", "top-20-guard75-dynamic5",
 )  # fmt: skip
 PREFERRED = "mixed-10-guard75-bag2"
