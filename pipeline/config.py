@@ -107,7 +107,7 @@ class RankerConfig(_Settings):
     def in_a_bag(self, bags: int) -> "RankerConfig":
         """Return the settings of each ranker of an arm of so many bags."""
         share = 1 if bags == 1 else self.bag_trees or bags**-0.5
-        return self.model_copy(update={"trees": ceil(self.trees * share - 1e-9), "bag_trees": None})
+        return self.model_copy(update={"trees": max(ceil(self.trees * share - 1e-9), 1), "bag_trees": None})
 
 
 class ScoreConfig(_Settings):

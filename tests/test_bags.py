@@ -117,6 +117,7 @@ def test_the_bytes_do_not_depend_on_the_threads(tmp_path):
     [
         (0.5, 2, 3),
         (0.1, 2, 1),
+        (1e-12, 2, 1),
         (1.0, 3, 6),
         (0.5, 1, 6),
         (None, 1, 6),
