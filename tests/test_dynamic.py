@@ -145,7 +145,9 @@ def test_bytes_do_not_depend_on_threads_and_kept_bins(split, trained, tmp_path):
     assert (out / "model.txt").read_text().count("\nTree=") == 9
 
 
-@pytest.mark.parametrize(("name", "trees"), [("mixed-40-dynamic100", 400), ("false-positive-40-rounds2", 800)])
+@pytest.mark.parametrize(
+    ("name", "trees"), [("mixed-40-dynamic100", 400), ("false-positive-40-rounds2", 800)]
+)
 def test_progress_counts_each_tree_once(split, tmp_path, name, trees):
     """No more trees are told than are trained, over all rounds."""
     told = []
