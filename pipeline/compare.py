@@ -112,8 +112,8 @@ def recommend(
     the preferred one, whatever the lists say       +2.1 %      35 %
     ==============================================  ==========  ======
 
-    The preferred arm was ``mixed-10-guard75-bag4``, which is preferred for what it did on these same sets, so
-    the last three figures flatter it; with the arm that was best on the other four sets in its place, `all`
+    The preferred arm was then ``mixed-10-guard75-bag4``, for what it had done on these same sets, so the last
+    three figures flatter it; with the arm that was best on the other four sets in its place, `all`
     among them, none of the three was better than the second rule. The last rule is not taken because it cannot
     see that a set is unlike these.
 
