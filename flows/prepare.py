@@ -82,7 +82,8 @@ def _wait(futures: Sequence[PrefectFuture[Any]], job: Job) -> None:
 @flow(
     name="ranksieve",
     description="Prepare a learning-to-rank training set: score, select negatives, retrain, compare NDCG.",
-    task_runner=ThreadPoolTaskRunner(max_workers=min(processors(), 8)),  # type: ignore[arg-type]
+    # As many as a job's `workers`: it shares its threads out among so many steps.
+    task_runner=ThreadPoolTaskRunner(max_workers=min(processors(), 4)),  # type: ignore[arg-type]
     persist_result=False,
     validate_parameters=True,
 )

@@ -29,7 +29,7 @@ def _run_name() -> str:
 
 TASKS: dict[Any, "Task[..., Any]"] = {
     Job.ingest: _task(Job.ingest, "ingest"),
-    Job.fit_initial: _task(Job.fit_initial, "initial ranker"),
+    Job.fit_initial: _task(Job.fit_initial, "initial rankers"),
     Job.score: _task(Job.score, "score"),
     SearchJob.attempt: _task(SearchJob.attempt, "try"),
     SearchJob.halve: _task(SearchJob.halve, "halve"),

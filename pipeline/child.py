@@ -54,7 +54,7 @@ def run(
     Args:
         module: The module to run.
         job: JSON values.
-        threads: Threads of the child.
+        threads: Threads of each thing it does at a time.
         what: What it does, such as ``training the ranker``, for error messages.
         trees_done: Told the number of trees so far.
 
@@ -92,11 +92,18 @@ def _child(module: str, threads: int) -> "_Child":
         found = next((one for one in alive if (one.module, one.threads) == (module, threads)), None)
         if found is None:  # one of another kind makes room: there are never more than jobs at a time
             useless += alive[:1]
+        else:
+            _UNDER_WAY.add(found)
         _WAITING[:] = [one for one in alive if one is not found and one not in useless]
-        child = found or _Child(module, threads)
-        _UNDER_WAY.add(child)
-    for one in useless:
+    for one in useless:  # first, for its memory, and because it may be that no other can be started
         one.end()
+    return found or _start(module, threads)
+
+
+def _start(module: str, threads: int) -> "_Child":
+    with _lock:  # or it might miss that all are killed
+        child = _Child(module, threads)
+        _UNDER_WAY.add(child)
     return child
 
 
@@ -224,13 +231,18 @@ def serve(jobs: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> Non
         try:
             answer = jobs[job["do"]](job)
         except OSError as error:
-            answer = {"error": f"{error.filename or job.get('model')}: {error.strerror}", "storage": True}
+            what = f"{error.filename}: {error.strerror}" if error.filename else _line(error)
+            answer = {"error": what, "storage": True}
         except StorageError as error:
             answer = {"error": str(error), "storage": True}
         except Exception as error:  # the parent turns it into a TrainingError
-            answer = {"error": (str(error).strip() or type(error).__name__).splitlines()[0]}
+            answer = {"error": _line(error)}
         del job
         tell(**answer, child_memory_mb=store.peak_memory_mb())
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def tell(**event: Any) -> None:

@@ -107,7 +107,7 @@ class RankerConfig(_Settings):
     def in_a_bag(self, bags: int) -> "RankerConfig":
         """Return the settings of each ranker of an arm of so many bags."""
         share = 1 if bags == 1 else self.bag_trees or bags**-0.5
-        return self.model_copy(update={"trees": ceil(self.trees * share - 1e-9), "bag_trees": None})
+        return self.model_copy(update={"trees": max(ceil(self.trees * share - 1e-9), 1), "bag_trees": None})
 
 
 class ScoreConfig(_Settings):
@@ -183,7 +183,7 @@ class SearchConfig(_Settings):
     """Guards to cross them with, such as ``guard75`` or ``guard75-neardup``; an empty one is no guard."""
     fractions: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.4)
     """Shares of each query's negatives to cross them with."""
-    bags: tuple[Annotated[int, Field(ge=1, le=32)], ...] = (1, 4)
+    bags: tuple[Annotated[int, Field(ge=1, le=32)], ...] = (1, 2)
     """Training sets whose rankers are averaged (``-bagN``); more than 1 for strategies that draw at random."""
     rungs: Annotated[int, Field(ge=1, le=8)] = 2
     """Rounds of trials; the arms that survive them are then trained with all trees."""

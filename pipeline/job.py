@@ -238,7 +238,7 @@ class Job:
 
     def _initial_models(self, fold: Fold) -> list[Path]:
         """Return the initial rankers of a fold, those of the first deal first."""
-        numbers = range(self.plan.deals * self.config.score.folds) if self.plan.deals else [score.IN_SAMPLE]
+        numbers = range(self.plan.initial_rankers) if self.plan.deals else [score.IN_SAMPLE]
         return [self.at(fold).initial_model(number) for number in numbers]
 
     def score(self, fold: Fold) -> Fold:
@@ -352,12 +352,12 @@ class Job:
                 arm=of.arm.name, bags=of.arm.bags, gains=gains, bins=self._bins(of.fold) if shares else None,
                 threads=self.threads, trees_done=self._trees(name, of),
             )  # fmt: skip
-            least = 2 * (settings.min_rows_per_leaf or 1)
+            least, rows = 2 * (settings.min_rows_per_leaf or 1), facts["rows"] // of.arm.bags
             notice = (
-                f"{name}: {facts['rows']:,} rows cannot fill two leaves of ranker.min_rows_per_leaf"
+                f"{name}: {rows:,} rows cannot fill two leaves of ranker.min_rows_per_leaf"
                 f" = {settings.min_rows_per_leaf}, so the ranker is constant; set it lower"
             )
-            return {**facts, "notices": [notice] if facts["rows"] < least else []}
+            return {**facts, "notices": [notice] if rows < least else []}
 
         self._step(
             name, work,
@@ -543,7 +543,10 @@ class Job:
 
     def _trees(self, name: str, of: InitialOf | ArmOf) -> Callable[[int], None]:
         """Return a callback that turns trees done so far into work done since the last call."""
-        rows = self.plan.arm_rows(of) if isinstance(of, ArmOf) else self.plan.initial_rows(of)
+        if isinstance(of, ArmOf):
+            rows = self.plan.arm_rows(of)
+        else:  # the trees told are those of all rankers
+            rows = self.plan.initial_rows(of) / self.plan.initial_rankers
         last = 0
 
         def tell(trees: int) -> None:

@@ -136,6 +136,11 @@ class Plan:
         rows = self.rows(of.fold) - negatives + seen
         return rows * (self.deals * (self._config.score.folds - 1) or 1)
 
+    @property
+    def initial_rankers(self) -> int:
+        """Initial rankers of a fold."""
+        return self.deals * self._config.score.folds or 1
+
     def rows(self, fold: Fold) -> int:
         """Return the training rows of a fold."""
         return sum(int(self._splits[name]["rows"]) for name in fold.train)

@@ -39,18 +39,21 @@ def run(files: Sequence[Path], selection: Path, out: Path, *, bags: int = 1) -> 
     Raises:
         TableError: SELECTION has kept rows that the training split does not.
     """
-    kept = pl.scan_parquet(selection).filter("kept").collect()
+    stored = pl.scan_parquet(selection)
+    there = stored.collect_schema().names()
+    columns = [name for name in ("row_id", "weight", "grade") if name in there]
+    kept = stored.filter("kept").select(*columns, *(["bags"] if bags > 1 else [])).collect()
     out.mkdir()
-    columns = ["row_id", "weight", *(["grade"] if "grade" in kept.columns else [])]
-    sets = [
-        (kept if bags == 1 else kept.filter((pl.col("bags") & (1 << bag)) != 0)).select(columns)
-        for bag in range(bags)
-    ]
-    paths = [out / f"part-{bag:05}.parquet" for bag in range(bags)]
+    rows = 0
     for first in range(0, bags, _AT_ONCE):
-        some = slice(first, first + _AT_ONCE)
-        _write(files, sets[some], paths[some], selection)
-    return {"rows": sum(chosen.height for chosen in sets)}
+        some = range(first, min(first + _AT_ONCE, bags))
+        sets = [
+            (kept if bags == 1 else kept.filter((pl.col("bags") & (1 << bag)) != 0)).select(columns)
+            for bag in some
+        ]
+        _write(files, sets, [out / f"part-{bag:05}.parquet" for bag in some], selection)
+        rows += sum(chosen.height for chosen in sets)
+    return {"rows": rows}
 
 
 def _write(

@@ -38,6 +38,9 @@ __all__ = [
 
 CHILD: Final = "pipeline.ranker_child"
 
+SIDE_BY_SIDE: Final = 4
+"""Rankers that a child trains at a time, at most: each holds its rows, and beyond a few memory counts for more."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -142,13 +145,13 @@ def fit_all(
     what: str = "the rankers",
     trees_done: TreesDone | None = None,
 ) -> Fit:
-    """Train several rankers, in one child process: as many side by side as there are threads.
+    """Train several rankers, in one child process: side by side where there are threads, a few at a time.
 
     Args:
         trainings: What to train on and what to write.
         config: The rankers' settings.
         seed: LightGBM's seed, the same for all.
-        threads: Threads of the child; the models do not depend on it.
+        threads: Threads in all; the models do not depend on it.
         together: Write one model with the trees of all here, which scores with the sum of their scores, instead
             of a model for each (bootstrap aggregating: Breiman, "Bagging Predictors", 1996).
         bins: Binned features of the files, the same for all trainings.
@@ -159,14 +162,14 @@ def fit_all(
         trees_done: Told the number of trees so far, over all rankers.
 
     Returns:
-        Trees, rows and seconds summed over the rankers, and the peak memory.
+        Trees and rows summed over the rankers, the wall seconds of all, and the peak memory.
 
     Raises:
         TrainingError: LightGBM refused the data, failed or crashed.
         StorageError: A model cannot be written.
     """
     # A small training does not fill two threads; the OpenCL device takes one at a time.
-    side_by_side = min(threads, len(trainings)) if config.device == "cpu" else 1
+    side_by_side = min(threads, len(trainings), SIDE_BY_SIDE) if config.device == "cpu" else 1
     job = {
         "do": "train",
         "trainings": [

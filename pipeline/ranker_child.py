@@ -137,9 +137,16 @@ class Progress:
 
     def __init__(self) -> None:
         self._told, self._trees, self._lock = 0.0, 0, threading.Lock()
+        self._failed: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        """Let the other rankers fail, too, with the error of the first that did: they are wanted together."""
+        self._failed = self._failed or error
 
     def __call__(self, trees: int) -> None:
-        """Count more trees, and tell unless it was told just now."""
+        """Count more trees, and tell unless it was told just now; raises what was handed to :meth:`fail`."""
+        if self._failed is not None:
+            raise self._failed
         with self._lock:
             self._trees += trees
             if (now := time.perf_counter()) - self._told > 0.2:
@@ -155,14 +162,22 @@ def train(job: Job) -> dict[str, Any]:
     source, progress = Source(job), Progress()
 
     def one(training: Job) -> tuple[Any, int, int]:
+        progress(0)
         booster, kept, rows = _boost(job, *source.of(training), progress=progress)
         if not job["together"]:
             write(Path(training["model"]), booster.model_to_string(num_iteration=kept))
             return None, kept, rows
         return _only(booster, kept), kept, rows
 
+    def one_of_all(training: Job) -> tuple[Any, int, int]:
+        try:
+            return one(training)
+        except Exception as error:
+            progress.fail(error)
+            raise
+
     with ThreadPoolExecutor(job["side_by_side"]) as pool:
-        boosters, trees, rows = zip(*pool.map(one, job["trainings"]), strict=True)
+        boosters, trees, rows = zip(*pool.map(one_of_all, job["trainings"]), strict=True)
     if job["together"]:
         for earlier in reversed(boosters[:-1]):
             put_before(boosters[-1], earlier)

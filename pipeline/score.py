@@ -102,7 +102,7 @@ def fit(
         trees_done: Told the number of trees so far, over all rankers.
 
     Returns:
-        The training's facts: rows and seconds summed over the rankers, peak memory in MB.
+        The training's facts: rows summed over the rankers, wall seconds of all, peak memory in MB.
     """
     keys = parts.read_keys(files)
     scratch = [model.with_name(f"{model.name}-rows") for model in models]

@@ -80,6 +80,7 @@ class SearchJob(Job):
         """Step: SCORES and JUDGMENTS -> validation METRICS of a candidate trained with a rung's trees."""
         name = self._name(of.fold, of.arm.name, of.rung)
         config, train_files = self.config_of(of.rung), self.files(of.fold.train)
+        ranker = self._plan_of(of).ranker(of.fold, of.arm)
         settings = {**of.arm.options(config.select), "hard_gain": config.select.hard_gain}
 
         def work(out: list[Path]) -> Facts:
@@ -92,7 +93,7 @@ class SearchJob(Job):
                 "train": train_files, "scores": [self.at(of.fold).scores], "vali": self.files(of.fold.vali)
             },
             parameters={
-                "arm": of.arm.name, "ranker": config.ranker.model_dump(), "seed": config.seed,
+                "arm": of.arm.name, "ranker": ranker.model_dump(), "seed": config.seed,
                 "cutoff": self.cutoff, "fold": of.fold.number, **settings,
             },
             outputs=[self.layout.trial(name)],
@@ -174,8 +175,10 @@ class SearchJob(Job):
         return f"search/rung-{rung}/{self.plan.prefix(fold)}{arm}"
 
     def _worth(self, of: TrialOf) -> float:
-        plan = Plan(self.dataset["splits"], config=self.config_of(of.rung), arms=[of.arm])
-        return plan.arm_work(ArmOf(of.fold, of.arm))
+        return self._plan_of(of).arm_work(ArmOf(of.fold, of.arm))
+
+    def _plan_of(self, of: TrialOf) -> Plan:
+        return Plan(self.dataset["splits"], config=self.config_of(of.rung), arms=[of.arm])
 
     def _outcome(self, arm: Arm, rung: int, *, failed: bool) -> dict[str, Any]:
         """Return a candidate's row for the ranking."""

@@ -116,11 +116,10 @@ def _recommendation(rows: list[_Row], base: _Row, cutoff: int, vali: list[_Row])
             f"Keep everything (`{BASELINE}`): on validation no smaller arm came close enough to the best."
             f"{_cheapest(rows, base, vali)}"
         ]
-    doubt = "; on test it is worse, so think twice" if _significant(keep) and keep["delta"] < 0 else ""
     interval = f"95% interval {keep['delta_low']:+z.3f} to {keep['delta_high']:+z.3f}"
     change = _change(keep, base, interval, f"Holm-adjusted {_p(keep['p_holm'])}")
     sentences = [
-        f"Keep `{keep['arm']}`, chosen on validation{doubt}: {_rows(keep)}, "
+        f"Keep `{keep['arm']}`, chosen on validation{_doubt(keep)}: {_rows(keep)}, "
         f"test NDCG@{cutoff} {change}{_time(keep, base)}."
     ]
     if keep["delta_random"] is not None:
@@ -139,9 +138,13 @@ def _cheapest(rows: list[_Row], base: _Row, vali: list[_Row]) -> str:
         return " Every other arm is significantly worse there."
     arm = min(left, key=lambda row: row["rows"])
     return (
-        f" The cheapest that is not significantly worse there is `{arm['arm']}`: {_rows(arm)}, test NDCG"
+        f" The cheapest that is not significantly worse there is `{arm['arm']}`{_doubt(arm)}: {_rows(arm)}, test NDCG"
         f" {_change(arm, base)}{_time(arm, base)}."
     )
+
+
+def _doubt(row: _Row) -> str:
+    return "; on test it is worse, so think twice" if _significant(row) and row["delta"] < 0 else ""
 
 
 def _significant(row: _Row) -> bool:

@@ -101,6 +101,19 @@ def test_a_part_for_each_bag_and_a_model_that_is_their_sum(tmp_path):
     np.testing.assert_allclose(scored, total, rtol=1e-9, atol=1e-12)
 
 
+def test_more_bags_than_are_written_at_once(tmp_path):
+    """Each of six parts, written in two passes over the split, has the rows of its bit."""
+    judged = write_part(tmp_path / "train.parquet", FRAME)
+    selection = selector(parse("mixed-20-bag6")).bagged(6)
+    schema = tables.selection(qid=tables.QID_INT, bags=True)
+    parts.write_table(tmp_path / "selection.parquet", selection, schema)
+    made = prepare.run([judged], tmp_path / "selection.parquet", tmp_path / "prepared", bags=6)
+    files = sorted((tmp_path / "prepared").iterdir())
+    sets = [pl.read_parquet(file)["row_id"].to_list() for file in files]
+    assert sets == [np.flatnonzero(in_bag(selection, bag)).tolist() for bag in range(6)]
+    assert made == {"rows": sum(map(len, sets))}
+
+
 def test_the_bytes_do_not_depend_on_the_threads(tmp_path):
     """One thread and two write the same model."""
     files = [write_part(tmp_path / f"{seed}.parquet", judgments(20, 12, seed=seed)) for seed in (1, 2)]
@@ -117,6 +130,7 @@ def test_the_bytes_do_not_depend_on_the_threads(tmp_path):
     [
         (0.5, 2, 3),
         (0.1, 2, 1),
+        (1e-12, 2, 1),
         (1.0, 3, 6),
         (0.5, 1, 6),
         (None, 1, 6),

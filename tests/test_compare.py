@@ -455,6 +455,11 @@ def test_verdict_at_the_edges():
         " not significantly worse there is `mid`: 400 rows (40.0% of the training rows), test NDCG"
         " -0.015 (-3.0%), 60% less training time (4.0 s against 10.0 s)."
     )
+    tests = {**lists, "mid": [0.4, 0.41] * 30}
+    doubtful = summarise(
+        metrics_table(vali=lists, test=tests), arms_table(all=1000, mid=400, top=100), seed=1, resamples=500
+    )
+    assert "worse there is `mid`; on test it is worse, so think twice: 400 rows" in verdict(doubtful)[-1]
     untimed = arms.with_columns(train_seconds=pl.lit(None, dtype=pl.Float64))
     half = metrics_table(vali={"all": [0.5, 0.5], "top": [0.5, 0.5]}, test={"all": [0.0], "top": [0.1]})
     keep = verdict(summarise(half, untimed, seed=1, resamples=50))[2]

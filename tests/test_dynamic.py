@@ -57,6 +57,7 @@ def run(split, out, *, arm=ARM, config=CONFIG, threads=1, vali=(), **options):
     return dynamic.run(
         [split / "train.parquet"], split / "scores.parquet", out / "model.txt", out / "ranked.parquet", arm=arm,
         select=SELECT, config=config, seed=7, vali=vali, cutoff=5, threads=threads, bins=options.get("bins"),
+        trees_done=options.get("trees_done"),
     )  # fmt: skip
 
 
@@ -142,6 +143,19 @@ def test_bytes_do_not_depend_on_threads_and_kept_bins(split, trained, tmp_path):
     }
     assert (facts["trees"], facts["rounds"]) == (9, 5)
     assert (out / "model.txt").read_text().count("\nTree=") == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "trees"), [("mixed-40-dynamic100", 400), ("false-positive-40-rounds2", 800)]
+)
+def test_progress_counts_each_tree_once(split, tmp_path, name, trees):
+    """No more trees are told than are trained, over all rounds."""
+    told = []
+    config = CONFIG.model_copy(update={"trees": 400})
+    run(split, tmp_path, arm=arms.parse(name), config=config, trees_done=told.append)
+    assert told[0] == 1
+    assert told == sorted(told)
+    assert told[-1] <= trees
 
 
 def test_trees_are_those_of_one_booster_whose_training_set_is_exchanged(split, trained):

@@ -611,6 +611,26 @@ def test_a_failed_initial_ranker_ends_the_run(
     assert leftovers(copy) == []
 
 
+@pytest.mark.parametrize("setting", ["score.deals=3", "score.scoring='in-sample'"])
+def test_progress_of_the_initial_rankers_adds_up(
+    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """When all trees of all rankers are told, the work done is the work announced."""
+    events: list[Event] = []
+
+    def trains(_module: str, job: dict[str, Any], *, trees_done: Callable[[int], None], **_: Any) -> Any:
+        trees_done(1)
+        trees_done(len(job["trainings"]) * job["trees"])
+        raise TrainingError("that will do")
+
+    monkeypatch.setattr(child, "run", trains)
+    with pytest.raises(TrainingError, match="that will do"):
+        go(source, copy, setting, observer=events.append)
+    [announced] = [event.done for event in events if (event.step, event.state) == ("initial", "start")]
+    told = [event.done for event in events if (event.step, event.state) == ("initial", "advance")]
+    assert sum(told) == pytest.approx(announced)
+
+
 # ---- The disk --------------------------------------------------------------------------------------------
 
 

@@ -222,6 +222,43 @@ def test_a_model_that_cannot_be_written(data, tmp_path):
         fit(data, model, config=CONFIG.model_copy(update={"trees": 1}))
 
 
+def test_a_list_of_rows_that_is_gone(data, tmp_path):
+    """The file is named, also where the error has no more than a text."""
+    with pytest.raises(StorageError, match=r"^training the ranker: .*gone\.parquet") as caught:
+        fit(data, tmp_path / "model.txt", rows=tmp_path / "gone.parquet")
+    assert "None" not in str(caught.value)
+
+
+def test_one_ranker_that_fails_ends_those_beside_it(data, tmp_path):
+    """Its error is that of all, and nobody waits for the hundred thousand trees of the other one."""
+    write_part(tmp_path / "long.parquet", judgments(1, 10_001).select("row_id", "qid", "label", "f1"))
+    files = [data / "train.parquet", tmp_path / "long.parquet", data / "train.parquet"]
+    each = [ranker.Training([file], tmp_path / f"{n}.txt") for n, file in enumerate(files)]
+    config, told = CONFIG.model_copy(update={"trees": 100_000}), [0]
+    with pytest.raises(TrainingError, match=r"^training the rankers: query \d+ has 10001 rows"):
+        ranker.fit_all(each, config=config, seed=1, threads=2, trees_done=told.append)
+    assert told[-1] < 50_000
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["long.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("threads", "device", "expected"),
+    [(1, "cpu", (1, 1)), (2, "cpu", (2, 1)), (16, "cpu", (4, 4)), (16, "gpu", (1, 16))],
+)
+def test_threads_are_shared_out_among_the_rankers_of_a_child(monkeypatch, threads, device, expected):
+    """Nine rankers: one thread each as long as they are few, four at a time at most, one on a device."""
+    asked = []
+
+    def run(_module, job, *, threads, **_):
+        asked.append((job["side_by_side"], threads))
+        return {"trees": 1, "rows": 1, "seconds": 0.0, "peak_memory_mb": 1}
+
+    monkeypatch.setattr(child, "run", run)
+    each = [ranker.Training([Path("x")], Path(f"{n}.txt")) for n in range(9)]
+    ranker.fit_all(each, config=CONFIG.model_copy(update={"device": device}), seed=1, threads=threads)
+    assert asked == [expected]
+
+
 def test_a_damaged_part_is_a_storage_error(tmp_path):
     """A prepared set that is no Parquet file is named, and comes out of the child as what it is."""
     (tmp_path / "train.parquet").write_text("not Parquet at all")
@@ -230,20 +267,26 @@ def test_a_damaged_part_is_a_storage_error(tmp_path):
 
 
 PARENT = """
-import sys
+import sys, time
 from pathlib import Path
-from pipeline import ranker
+from pipeline import child, ranker
 from pipeline.config import RankerConfig
-config = RankerConfig(trees=100_000, leaves=5, min_rows_per_leaf=5)
-ranker.fit([Path(sys.argv[1])], Path(sys.argv[2]), config=config, seed=1, threads=1,
-           trees_done=lambda done: print(done, flush=True))
+file, model, jobs = sys.argv[1:]
+with child.reused():
+    for trees in map(int, jobs.split(",")):
+        config = RankerConfig(trees=trees, leaves=5, min_rows_per_leaf=5)
+        ranker.fit([Path(file)], Path(model), config=config, seed=1, threads=1,
+                   trees_done=lambda done: trees > 1 and print(done, flush=True))
+    print(0, flush=True)
+    time.sleep(60)
 """
 
 
-def test_the_child_ends_with_its_parent(data, tmp_path):
-    """When the run is killed with no chance to clean up, its training does not go on."""
+@pytest.mark.parametrize("jobs", ["100000", "1,100000", "1"], ids=["first job", "second job", "waiting"])
+def test_the_child_ends_with_its_parent(data, tmp_path, jobs):
+    """When the run is killed with no chance to clean up, its child goes on neither with a job nor to wait."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", PARENT, str(data / "train.parquet"), str(tmp_path / "model.txt")]
+    command = [sys.executable, "-c", PARENT, str(data / "train.parquet"), str(tmp_path / "model.txt"), jobs]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as parent:
         assert parent.stdout.readline().strip().isdigit()
         [child] = psutil.Process(parent.pid).children()

@@ -238,6 +238,16 @@ def test_a_second_search_does_nothing(searched: Path, source: Path, tmp_path: Pa
     assert announced[2][0] == "training"
 
 
+def test_a_default_that_is_written_out_makes_no_trial_again(
+    searched: Path, source: Path, tmp_path: Path, quick: None
+) -> None:
+    """Seven leaves are what so small a set has anyway, and a share of trees for bags is nothing to the others."""
+    root, events = shutil.copytree(searched, tmp_path / "run"), list[Event]()
+    settings = {**SETTINGS, "ranker": {**SETTINGS["ranker"], "leaves": 7, "bag_trees": 0.3}}
+    go(source, root, settings=settings, events=events)
+    assert [event.step for event in events if event.state == "done"] == ["report"]
+
+
 class StopError(BaseException):
     """What a watcher raises to interrupt a run, as Ctrl-C does."""
 

@@ -48,7 +48,7 @@ def boost(job: Job) -> dict[str, Any]:
         while trees < end and not watch.is_over:
             booster.update()
             trees += 1
-            progress(trees)
+            progress(1)
             watch.look(booster, trees)
         if end < job["trees"]:
             score = scores_of(booster, full)
@@ -66,7 +66,6 @@ def retrain(job: Job) -> dict[str, Any]:
     files, rows, full = _split(job)
     choices, watch = _Choices(job, rows, files), _Watch(job, full)
     score: Floats | None = None
-    trained = 0
     for number in range(choices.rounds):
         is_last = number == choices.rounds - 1
         if is_last:
@@ -77,9 +76,9 @@ def retrain(job: Job) -> dict[str, Any]:
         while trees < job["trees"] and not watch.is_over:
             booster.update()
             trees += 1
-            progress(trained + trees)
+            progress(1)
             watch.look(booster, trees)
-        trained, kept = trained + trees, watch.best or trees
+        kept = watch.best or trees
         if not is_last:
             for _ in range(trees - kept):
                 booster.rollback_one_iter()
