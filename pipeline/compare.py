@@ -99,7 +99,7 @@ def recommend(
 
     A few dozen queries choose badly. The validation queries of webis, cranfield, nfcorpus, ohsumed and mq2008
     were split in halves 600 times, one kept on one half and judged on the other, of `all` and four arms of equal
-    rows: ``mixed-10`` in two bags, behind ``guard75``, ``guard90``, ``guardmax`` or no guard. Difference to `all`:
+    rows: ``mixed-10`` in two bags, behind ``guard75``, ``guard90``, ``guard100`` or no guard. Difference to `all`:
 
     ==================================================  ======  =====  =====  =====  =====  ======
     rule                                                webis   cran.  nfc.   ohs.   mq     mean

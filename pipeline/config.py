@@ -138,7 +138,7 @@ class SelectConfig(_Settings):
     """Other budgets to try beside the shares: ``n19`` keeps 19 negatives of each query, ``p3`` three for
     each of its positives."""
     strategies: tuple[str, ...] = (
-        "random", "top", "mixed-guard75", "mixed-guard75-bag2", "mixed-guardmax-bag2"
+        "random", "top", "mixed-guard75", "mixed-guard75-bag2", "mixed-guard100-bag2"
     )  # fmt: skip
     """Strategies to try at every budget, with their guards; ``-guardQ`` sets aside the negatives that
     outscore the Q-th percentile of their query's positives, ``-bagN`` averages the rankers of N training sets

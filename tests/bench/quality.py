@@ -31,7 +31,7 @@ ARMS = (
     "all", "random-5", "random-10", "random-20", "random-5-bag4", "random-10-bag4",
     "top-20", "semi-hard-20", "margin-20", "softmax-20", "popularity-20", "distance-weighted-20", "ohem-20",
     "false-positive-20", "mixed-20", "mixed-unweighted-20",
-    "mixed-20-guard75", "mixed-10-guard75", "mixed-10-guard75-bag2", "mixed-10-guardmax-bag2",
+    "mixed-20-guard75", "mixed-10-guard75", "mixed-10-guard75-bag2", "mixed-10-guard100-bag2",
     "mixed-5-guard75-bag4", "mixed-10-guard75-bag4", "mixed-10-guard75-graded",
     "false-positive-20-guard75-rounds3",
     "mixed-20-guard75-dynamic10", "top-20-guard75-dynamic5",
@@ -168,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--arms", nargs="+", default=ARMS)
+    parser.add_argument("--arms", nargs="+", default=ARMS, type=lambda name: parse_arm(name).name)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--tuned", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
