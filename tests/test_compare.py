@@ -316,7 +316,7 @@ def test_the_preferred_arm_is_kept_until_the_lists_speak_against_it():
 
 
 def test_a_preferred_arm_significantly_worse_than_all_is_not_kept():
-    """The standard error of a noisy best is wide, but `all` beats the preferred arm on every query."""
+    """Two standard errors of a noisy best are wide, but `all` beats the preferred arm on every query."""
     full = np.random.default_rng(0).uniform(0.4, 0.6, 40)
     noise = np.tile([0.39, -0.38], 20)
     arms = arms_table(**{"all": 100, "wild": 90, "worse": 10})
