@@ -21,7 +21,7 @@ relevant documents first; ``ties="average"`` cannot be fooled that way and is th
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +73,7 @@ def ndcg(
     keys = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
     deepest = min(max(cutoffs), int(np.diff(starts).max(initial=0)))
     discounts = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2.0, deepest + 2.0)))))
-    way = _by_kernel if _RANKED.pays(keys) else _by_numpy
+    way = _by_kernel if _RANKED.pays(keys, deepest) else _by_numpy
     reached, ideal = way(labels, keys, starts, gains, discounts, cutoffs, average=ties == "average")
     result = np.full(reached.shape, np.nan)
     np.divide(reached, ideal, out=result, where=ideal > 0.0)
@@ -104,16 +104,19 @@ def mean(values: Floats, *, empty: float | None) -> Floats:
 class _Ranked:
     """How many rows this process has ranked: the kernel pays once they are worth importing numba."""
 
-    # NumPy ranks so many rows in the CPU time that importing numba takes, about half a second.
-    ENOUGH: Final = 700_000
+    # NumPy ranks so many rows in the CPU time that it takes to import numba and load the kernel: 0.7 s.
+    ENOUGH: Final = 1_000_000
+    # Of more ranks than these NumPy sorts rows in the worst order, the best last, as quickly.
+    DEEPEST: Final = 100
 
     def __init__(self) -> None:
         self._rows = 0
 
-    def pays(self, keys: npt.NDArray[Any]) -> bool:
-        """Count the rows of ``keys``; False too for floats that the kernel is not compiled for."""
+    def pays(self, keys: npt.NDArray[Any], depth: int) -> bool:
+        """Count the rows; whether to use the kernel, which is compiled for two kinds of floats."""
         self._rows += len(keys)
-        return self._rows >= self.ENOUGH and keys.dtype.type in (np.float32, np.float64)
+        known = keys.dtype.type in (np.float32, np.float64)
+        return known and depth <= self.DEEPEST and self._rows >= self.ENOUGH
 
 
 _RANKED: Final = _Ranked()

@@ -39,7 +39,10 @@ def add_up(
     best, best_label = np.empty(depth, scores.dtype), np.empty(depth, np.uint8)
     for query in range(len(offsets) - 1):
         # Where rows count from 0, the compiler sees that no index is negative, and takes many at once.
-        label, score = labels[offsets[query] : offsets[query + 1]], scores[offsets[query] : offsets[query + 1]]
+        label, score = (
+            labels[offsets[query] : offsets[query + 1]],
+            scores[offsets[query] : offsets[query + 1]],
+        )
         if not _ideal(label, gains, discounts, cutoffs, query, ideal):
             continue
         size = _rank(label, score, best, best_label)
@@ -74,7 +77,7 @@ def _ideal(
     label = np.uint8(0)
     for row in range(len(labels)):
         label = max(label, labels[row])
-    relevant, begin = label > 0, 0
+    begin = 0
     while label > 0 and begin < len(discounts) - 1:
         end, lower = begin, np.uint8(0)
         for row in range(len(labels)):
@@ -82,7 +85,7 @@ def _ideal(
             lower = max(lower, labels[row] if labels[row] < label else np.uint8(0))
         _earn(gains[label], begin, end, discounts, cutoffs, query, sums)
         begin, label = end, lower
-    return relevant
+    return begin > 0
 
 
 @compiled
