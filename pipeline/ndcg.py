@@ -104,8 +104,8 @@ def mean(values: Floats, *, empty: float | None) -> Floats:
 class _Ranked:
     """How many rows this process has ranked: the kernel pays once they are worth importing numba."""
 
-    # NumPy ranks so many rows in the CPU time that it takes to import numba and load the kernel: 0.7 s.
-    ENOUGH: Final = 1_000_000
+    # NumPy ranks about so many rows in the CPU time that it takes to import numba and load the kernel: 1.2 s.
+    ENOUGH: Final = 2_000_000
     # Of more ranks than these NumPy sorts rows in the worst order, the best last, as quickly.
     DEEPEST: Final = 100
 

@@ -147,7 +147,7 @@ def _dcg(gained):
 
 
 def test_large_inputs_are_ranked_by_the_kernel(monkeypatch):
-    """From a million rows on NumPy sorts no more; cutoffs beyond 100 are its own, however many the rows."""
+    """From two million rows on NumPy sorts no more; cutoffs beyond 100 are its own, however many the rows."""
     monkeypatch.setattr(module, "_RANKED", module._Ranked())
     used = []
     for name in ("_by_numpy", "_by_kernel"):
@@ -155,7 +155,7 @@ def test_large_inputs_are_ranked_by_the_kernel(monkeypatch):
         monkeypatch.setattr(
             module, name, lambda *a, name=name, way=way, **k: used.append(name) or way(*a, **k)
         )
-    rows = np.zeros(600_000, np.uint8), np.zeros(600_000, np.float32), np.array([0, 600_000])
+    rows = np.zeros(1_200_000, np.uint8), np.zeros(1_200_000, np.float32), np.array([0, 1_200_000])
     for cutoff in (10, 100, 101):
         ndcg(*rows, cutoffs=[cutoff])
     assert used == ["_by_numpy", "_by_kernel", "_by_numpy"]
