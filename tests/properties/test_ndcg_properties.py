@@ -1,11 +1,15 @@
 """What must hold for NDCG on any lists."""
 
-from itertools import pairwise
+from fractions import Fraction
+from itertools import groupby, pairwise
+from math import log2, nan
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import ndcg as module
 from pipeline.ndcg import ndcg
 
 CUTOFFS = (1, 3, 5, 10)
@@ -75,3 +79,83 @@ def test_queries_do_not_touch_each_other(data, gain, tied):
     np.testing.assert_allclose(
         np.concatenate(alone), ndcg(labels, scores, offsets, gain=gain, ties=tied), atol=1e-12
     )
+
+
+# --- the compiled way, NumPy's way, and the definition ----------------------------------------------------
+
+WIDE = st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, -0.0, np.inf, -np.inf, 1.0, 2.0])
+
+
+@st.composite
+def any_lists(draw):
+    """Draw lists with labels up to 255, any scores of any type of float, and cutoffs deeper than lists."""
+    sizes = draw(st.lists(st.integers(0, 40), max_size=5))
+    n = sum(sizes)
+    top = draw(st.sampled_from([0, 1, 4, 30, 255]))
+    labels = np.array(draw(st.lists(st.integers(0, top), min_size=n, max_size=n)))
+    number = draw(st.sampled_from([WIDE, st.integers(-3, 3).map(float)]))
+    scores = np.array(draw(st.lists(number, min_size=n, max_size=n)), dtype=np.float64)
+    offsets = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
+    cutoffs = draw(st.lists(st.integers(1, 45) | st.just(10**6), min_size=1, max_size=4))
+    types = (
+        draw(st.sampled_from([np.uint8, np.int64])),
+        draw(st.sampled_from([np.float32, np.float64, ">f8"])),
+    )
+    return labels.astype(types[0]), scores.astype(types[1]), offsets, cutoffs
+
+
+def by(way, data, gain, tied):
+    """Return NDCG by the kernel from the first row on, or never."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module._Ranked, "ENOUGH", 0 if way == "kernel" else 10**18)
+        return ndcg(*data[:3], cutoffs=data[3], gain=gain, ties=tied)
+
+
+@given(any_lists(), gains, ties)
+def test_both_ways_give_the_same_bits(data, gain, tied):
+    """Which way a process takes, by how much it has ranked, is not to be seen in the result."""
+    kernel, plain = by("kernel", data, gain, tied), by("numpy", data, gain, tied)
+    assert kernel.tobytes() == plain.tobytes()
+
+
+@given(any_lists(), gains, ties)
+def test_both_ways_follow_the_definition(data, gain, tied):
+    """Sorting one list at a time in Python, with gains as exact fractions, gives the same to 1e-12."""
+    labels, scores, offsets, cutoffs = data
+    expected = [
+        [_by_definition(labels[a:b].tolist(), scores[a:b].tolist(), k, gain, tied) for k in cutoffs]
+        for a, b in pairwise(offsets)
+    ]
+    shape = len(offsets) - 1, len(cutoffs)
+    for way in ("kernel", "numpy"):
+        np.testing.assert_allclose(by(way, data, gain, tied), np.reshape(expected, shape), rtol=0, atol=1e-12)
+
+
+def _by_definition(labels, scores, cutoff, gain, tied):
+    gained = [Fraction(2**label - 1 if gain == "exponential" else label) for label in labels]
+    order = sorted(range(len(labels)), key=lambda row: -scores[row])
+    ranked = [gained[row] for row in order]
+    if tied == "average":
+        groups = [[gained[row] for row in rows] for _, rows in groupby(order, key=scores.__getitem__)]
+        ranked = [sum(group) / len(group) for group in groups for _ in group]
+    ideal = _dcg(sorted(gained, reverse=True)[:cutoff])
+    return _dcg(ranked[:cutoff]) / ideal if ideal else nan
+
+
+def _dcg(gained):
+    return sum(float(value) / log2(rank + 2) for rank, value in enumerate(gained))
+
+
+def test_large_inputs_are_ranked_by_the_kernel(monkeypatch):
+    """From two million rows on NumPy sorts no more; cutoffs beyond 100 are its own, however many the rows."""
+    monkeypatch.setattr(module, "_RANKED", module._Ranked())
+    used = []
+    for name in ("_by_numpy", "_by_kernel"):
+        way = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, name=name, way=way, **k: used.append(name) or way(*a, **k)
+        )
+    rows = np.zeros(1_200_000, np.uint8), np.zeros(1_200_000, np.float32), np.array([0, 1_200_000])
+    for cutoff in (10, 100, 101):
+        ndcg(*rows, cutoffs=[cutoff])
+    assert used == ["_by_numpy", "_by_kernel", "_by_numpy"]
