@@ -149,7 +149,7 @@ class Progress:
             raise self._failed
         with self._lock:
             self._trees += trees
-            if (now := time.perf_counter()) - self._told > 0.2:
+            if trees and (now := time.perf_counter()) - self._told > 0.2:
                 child.tell(trees_done=self._trees)
                 self._told = now
 
