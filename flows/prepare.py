@@ -16,7 +16,7 @@ from flows.body import Failure, Outcome, Step, Until, body
 from flows.tasks import TASKS
 from pipeline.config import Config
 from pipeline.errors import TrainingError
-from pipeline.job import Job
+from pipeline.job import WORKERS, Job
 from pipeline.plan import Observer
 from pipeline.report import markdown
 from pipeline.run import default_root, processors
@@ -82,8 +82,8 @@ def _wait(futures: Sequence[PrefectFuture[Any]], job: Job) -> None:
 @flow(
     name="ranksieve",
     description="Prepare a learning-to-rank training set: score, select negatives, retrain, compare NDCG.",
-    # As many as a job's `workers`: it shares its threads out among so many steps.
-    task_runner=ThreadPoolTaskRunner(max_workers=min(processors(), 4)),  # type: ignore[arg-type]
+    # A job shares its threads out among so many steps.
+    task_runner=ThreadPoolTaskRunner(max_workers=min(processors(), WORKERS)),  # type: ignore[arg-type]
     persist_result=False,
     validate_parameters=True,
 )

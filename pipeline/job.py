@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
@@ -25,6 +25,10 @@ from pipeline.negatives import dynamic, grades, select
 from pipeline.negatives.arms import Arm
 from pipeline.plan import Ahead, ArmOf, Event, InitialOf, Observer, Plan
 from pipeline.source import Source, locate
+
+WORKERS: Final = 4
+"""Steps at a time, at most. Trainings side by side use the processors best: a small one does not fill two. Beyond
+a few, memory counts for more."""
 
 
 class Job:
@@ -50,9 +54,7 @@ class Job:
         observer: Observer | None = None,
     ) -> None:
         self.config, self.layout, self.all_threads = config, RunLayout(root), threads
-        # Trainings side by side use the processors best: a small one does not fill two. Beyond a few,
-        # memory counts for more.
-        self.workers = min(threads, 4)
+        self.workers = min(threads, WORKERS)
         self.arms = arm_names.panel(config.select, arms)
         self.preferred = arm_names.preferred(config.select)
         self._source_path, self._observer = source, observer or (lambda _: None)
