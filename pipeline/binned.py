@@ -50,7 +50,7 @@ def build(files: Sequence[Path], *, parameters: Mapping[str, Any]) -> Any:
     import lightgbm
 
     features = features_of(parts.schema_of(files).names)
-    rows = sum(parts.open_part(file).metadata.num_rows for file in files)
+    rows = parts.count_rows(files)
     dataset = lightgbm.Dataset(None, params=settings(parameters))
     dataset._init_from_sample(*_sample(files, features, rows), rows)
     labels = []

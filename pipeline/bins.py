@@ -30,8 +30,7 @@ _CARD: Final = "bins.json"
 
 def are_worth_it(files: Sequence[Path]) -> bool:
     """Tell whether a split is so large that its bins are worth keeping."""
-    rows = sum(parts.open_part(file).metadata.num_rows for file in files)
-    return bool(rows * len(features_of(parts.schema_of(files).names)) >= WORTH)
+    return bool(parts.count_rows(files) * len(features_of(parts.schema_of(files).names)) >= WORTH)
 
 
 class Bins:

@@ -84,7 +84,7 @@ class Export:
     def rows(self, kind: Format) -> int:
         """Return how many rows an export writes."""
         parquet = [file for file in self.files(kind) if file != self.model]
-        return sum(parts.open_part(file).metadata.num_rows for file in parquet)
+        return parts.count_rows(parquet)
 
 
 def plan(root: Path, *, arm: str, fold: int | None = None) -> Export:
@@ -272,9 +272,7 @@ def _splits(export: Export) -> list[tuple[str, list[Path]]]:
 
 
 def _rows(export: Export) -> dict[str, int]:
-    return {
-        split: sum(parts.open_part(f).metadata.num_rows for f in files) for split, files in _splits(export)
-    }
+    return {split: parts.count_rows(files) for split, files in _splits(export)}
 
 
 def _beside(export: Export, out: Path, *, weights: str, grades: str) -> list[str]:

@@ -173,6 +173,11 @@ def open_part(path: Path) -> pq.ParquetFile:
         ) from None
 
 
+def count_rows(files: Iterable[Path]) -> int:
+    """Return the number of rows of Parquet files, which their footers tell."""
+    return sum(open_part(file).metadata.num_rows for file in files)
+
+
 def row_groups(files: Iterable[Path], *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the row groups of Parquet files one at a time, in order."""
     for file in files:
