@@ -79,13 +79,13 @@ def read_letor(
     parser = BlockParser(
         path, fill=nan if missing == "nan" else 0.0, sentinel=nan if sentinel is None else float(sentinel)
     )
-    blocks = read_blocks(path, block_bytes=block_bytes, opener=opener)
+    blocks = read_blocks(path, block_bytes=block_bytes, alive=threads, opener=opener)
     return _read(path, parser, threads, blocks, progress)
 
 
 def warm_up() -> None:
     """Compile the kernel, or load it from its cache, so that a first read does not wait for it."""
-    line = Block(b"0 qid:1 1:0.5 # a\n", 1, 1, 0)
+    line = Block(memoryview(b"0 qid:1 1:0.5 # a\n"), 1, 1, False, 0)
     for _ in BlockParser(Path("warm-up"), fill=0.0, sentinel=nan).parse(line):
         pass
 

@@ -75,21 +75,24 @@ class BlockParser:
         Raises:
             SourceError: At the first bad token of the block.
         """
-        nul = block.data.find(b"\0")
-        data = block.data if nul < 0 else block.data[: block.data.rfind(b"\n", 0, nul) + 1]
+        data, bad = block.data, None
         batches: Iterable[pa.RecordBatch] = ()
-        bad = None if nul < 0 else _BadTokenError("a NUL byte: looks like a binary file; LETOR is text", nul)
+        if block.has_nul:
+            nul = bytes(data).index(b"\0")
+            bad = _BadTokenError("a NUL byte: looks like a binary file; LETOR is text", nul)
+            data = data[: bytes(data).rfind(b"\n", 0, nul) + 1]
         try:
             batches = self._batches(data, block.lines) if data else ()
         except _BadTokenError as earlier:
             bad = earlier
         if bad is not None:
-            line = block.line + block.data.count(b"\n", 0, bad.offset)
-            column = bad.offset - block.data.rfind(b"\n", 0, bad.offset)
+            before = bytes(block.data[: bad.offset])
+            line = block.line + before.count(b"\n")
+            column = bad.offset - before.rfind(b"\n")
             raise SourceError(str(bad), file=self._path, line=line, column=column)
         return batches
 
-    def _batches(self, data: bytes, lines: int) -> Iterable[pa.RecordBatch]:
+    def _batches(self, data: memoryview, lines: int) -> Iterable[pa.RecordBatch]:
         rows, width, odds = lines, self._width, self._odds
         while True:
             arrays = self._arrays(rows, max(1, min(width, MAX_CELLS // rows)), odds)
@@ -107,7 +110,7 @@ class BlockParser:
             return [batch] if found.rows else ()
         return self._parts(data, found)
 
-    def _parts(self, data: bytes, whole: _Found) -> Iterator[pa.RecordBatch]:
+    def _parts(self, data: memoryview, whole: _Found) -> Iterator[pa.RecordBatch]:
         """Parse again, as many rows at a time as fit ``MAX_CELLS``; the block is known to be good."""
         position = 0
         while position < len(data):
@@ -129,13 +132,13 @@ class BlockParser:
             np.empty((odds, 4), np.int32),
         )
 
-    def _run(self, data: bytes, position: int, arrays: _Arrays) -> _Found:
+    def _run(self, data: memoryview, position: int, arrays: _Arrays) -> _Found:
         from pipeline import letor_kernel
 
         buf = np.frombuffer(data, np.uint8)
         return _Found(*letor_kernel.parse(buf, position, len(data), *arrays, self._sentinel, self._key))
 
-    def _batch(self, data: bytes, arrays: _Arrays, found: _Found, features: int) -> pa.RecordBatch:
+    def _batch(self, data: memoryview, arrays: _Arrays, found: _Found, features: int) -> pa.RecordBatch:
         """Build the batch of the rows found, or raise the first of all that is wrong with the block."""
         problems = [self._settle(data, arrays, found.odds)]
         if found.status:
@@ -155,17 +158,18 @@ class BlockParser:
         columns += [whole.slice(column * stride, rows) for column in range(features)]
         return pa.RecordBatch.from_arrays(columns, schema=_schema(features, qid.type, doc is not None))
 
-    def _settle(self, data: bytes, arrays: _Arrays, odds: int) -> _BadTokenError | None:
+    def _settle(self, data: memoryview, arrays: _Arrays, odds: int) -> _BadTokenError | None:
         """Let Python read the tokens the kernel was not sure of; return the first that is wrong."""
         with np.errstate(over="ignore"):  # beyond float32's range is infinity
             for start, stop, row, feature in arrays.odd[:odds].tolist():
-                value = _python_float(data[start:stop])
+                token = bytes(data[start:stop])
+                value = _python_float(token)
                 if feature == 0:
-                    if wrong := _label_error(data[start:stop], value):
+                    if wrong := _label_error(token, value):
                         return _BadTokenError(wrong, start)
                     arrays.labels[row] = int(value or 0)
                 elif value is None:
-                    return _BadTokenError(_value_error(data[start:stop], feature), start)
+                    return _BadTokenError(_value_error(token, feature), start)
                 elif feature <= len(arrays.values):
                     arrays.values[feature - 1, row] = np.nan if value == self._sentinel else value
         return None
@@ -197,7 +201,7 @@ def _array(values: np.ndarray, kind: pa.DataType, rows: int) -> pa.Array:
     return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(values)])
 
 
-def _strings(data: bytes, span: np.ndarray, name: str) -> tuple[pa.Array, _BadTokenError | None]:
+def _strings(data: memoryview, span: np.ndarray, name: str) -> tuple[pa.Array, _BadTokenError | None]:
     """Return the pieces of ``data`` as strings, empty ones null; or the first that is not UTF-8."""
     from pipeline import letor_kernel
 
@@ -208,7 +212,7 @@ def _strings(data: bytes, span: np.ndarray, name: str) -> tuple[pa.Array, _BadTo
         return strings, None
     first = bisect_left(range(len(strings)), True, key=lambda row: not _is_utf8(strings[: row + 1]))
     start, stop = span[first].tolist()
-    what = f"{name} {_shown(data[start:stop])} is not UTF-8; convert the file to UTF-8"
+    what = f"{name} {_shown(bytes(data[start:stop]))} is not UTF-8; convert the file to UTF-8"
     return strings, _BadTokenError(what, start)
 
 
@@ -256,10 +260,10 @@ def _value_error(token: bytes, feature: int) -> str:
     return f"value {_shown(token)} of feature {feature} is not a number; write a decimal number, nan or inf"
 
 
-def _kernel_error(status: int, data: bytes, at: int) -> _BadTokenError:
+def _kernel_error(status: int, data: memoryview, at: int) -> _BadTokenError:
     from pipeline import letor_kernel as kernel
 
-    match = _TOKEN.match(data, at)
+    match = _TOKEN.match(bytes(data[at:]))
     token = match.group() if match else b""
     shown, index = _shown(token), _shown(token.partition(b":")[0])
     what = {

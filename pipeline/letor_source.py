@@ -5,6 +5,7 @@ import codecs
 import gzip
 import lzma
 import zlib
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +43,14 @@ class Block:
         data: The lines, each with its line feed; empty at the end of the source.
         line: 1-based number of the first line.
         lines: How many lines there are.
+        has_nul: Whether there is a NUL byte among them.
         consumed: Bytes of the file, as stored, read so far.
     """
 
-    data: bytes
+    data: memoryview
     line: int
     lines: int
+    has_nul: bool
     consumed: int
 
 
@@ -60,16 +63,18 @@ class _BrokenError(Exception):
 
 
 def read_blocks(
-    path: Path, *, block_bytes: int, opener: Callable[[Path], IO[bytes]] | None = None
+    path: Path, *, block_bytes: int, alive: int = 1, opener: Callable[[Path], IO[bytes]] | None = None
 ) -> Generator[Block, None, None]:
     """Yield the lines of ``path`` in blocks of about ``block_bytes`` bytes, the last one empty.
 
-    A block has one to two times ``block_bytes``, or is one longer line, or is what is left at the end.
+    A block has one to two times ``block_bytes``, or is one longer line, or is what is left at the end. Its bytes
+    are good until ``alive`` more blocks have been asked for.
     A UTF-8 byte order mark is dropped and a missing last line feed is added.
 
     Args:
         path: The file.
         block_bytes: Size of a block.
+        alive: Blocks in use at a time.
         opener: Opens ``path`` where it is no file of its own; its ``tell`` counts the bytes as stored.
 
     Raises:
@@ -80,16 +85,17 @@ def read_blocks(
     with _open(path, opener) as raw:
         # Named here, since a stream that is collected closes `raw`, which is asked for its position below.
         stream: Any = OPENERS[suffix](raw) if suffix in OPENERS else raw
-        from pipeline.letor_kernel import count_lines  # not before there is something to count
+        from pipeline.letor_kernel import survey  # not before there is something to count
 
         try:
-            for data in _whole_lines(_text(_chunks(stream, suffix), path), block_bytes):
-                lines = int(count_lines(np.frombuffer(data, np.uint8)))
-                yield Block(data, line, lines, raw.tell())
+            # One more than are in use: what is left of the last one goes to the next.
+            for data in _whole_lines(_text(_chunks(stream, suffix), path), block_bytes, alive + 1):
+                lines, has_nul = survey(np.frombuffer(data, np.uint8))
+                yield Block(data, line, lines, has_nul, raw.tell())
                 line += lines
         except _BrokenError as broken:
             raise SourceError(str(broken), file=path, line=line) from broken
-        yield Block(b"", line, 0, raw.tell())
+        yield Block(memoryview(b""), line, 0, False, raw.tell())
 
 
 def _open(path: Path, opener: Callable[[Path], IO[bytes]] | None) -> IO[bytes]:
@@ -159,40 +165,55 @@ def _check_text(head: bytes, path: Path) -> None:
         )
 
 
-def _whole_lines(chunks: Iterator[bytes], block_bytes: int) -> Iterator[bytes]:
-    """Regroup ``chunks`` into pieces that end with a line feed."""
-    parts: list[bytes | memoryview] = []
-    too_long = _BrokenError(
-        f"the line is longer than {MAX_LINE_BYTES >> 20} MiB; a LETOR file has one judged document per line"
-    )
-    size = unfinished = 0  # bytes held, and those of them after the last line feed
+def _whole_lines(chunks: Iterator[bytes], block_bytes: int, alive: int) -> Iterator[memoryview]:
+    """Regroup ``chunks`` into pieces that end with a line feed, in ``alive`` buffers that are used in turn.
+
+    A new buffer for each would cost as much as reading: the system clears what it gives.
+    """
+    buffers = deque(bytearray(block_bytes + _CHUNK_BYTES) for _ in range(alive))
+    broken: _BrokenError | None = None
+    size = whole = 0  # bytes held in the first buffer, and those of them in whole lines
     try:
         for chunk in chunks:
-            parts.append(chunk)
-            size += len(chunk)
+            _append(buffers, size, chunk)
             end = chunk.rfind(b"\n") + 1
-            unfinished = len(chunk) - end + (0 if end else unfinished)
-            if unfinished > MAX_LINE_BYTES:
-                raise too_long
-            if end and size >= block_bytes:
-                parts[-1] = memoryview(chunk)[:end]
-                yield from _cut(b"".join(parts), block_bytes)
-                parts, size = [chunk[end:]], len(chunk) - end
-    except _BrokenError:
-        whole = b"".join(parts)
-        yield from _cut(whole[: whole.rfind(b"\n") + 1], block_bytes)
-        raise
-    last = b"".join(parts)
-    yield from _cut(last if last.endswith(b"\n") or not last else last + b"\n", block_bytes)
+            whole, size = size + end if end else whole, size + len(chunk)
+            if size - whole > MAX_LINE_BYTES:
+                broken = _BrokenError(
+                    f"the line is longer than {MAX_LINE_BYTES >> 20} MiB; "
+                    "a LETOR file has one judged document per line"
+                )
+                break
+            if whole and size >= block_bytes:
+                yield from _cut(buffers[0], whole, block_bytes)
+                rest = buffers[0][whole:size]
+                buffers.rotate()
+                _append(buffers, 0, rest)
+                size, whole = len(rest), 0
+    except _BrokenError as error:
+        broken = error
+    if size > whole and not broken:
+        _append(buffers, size, b"\n")
+        whole = size + 1
+    yield from _cut(buffers[0], whole, block_bytes)
+    if broken:
+        raise broken
 
 
-def _cut(data: bytes, block_bytes: int) -> Iterator[bytes]:
+def _append(buffers: deque[bytearray], size: int, data: bytes | bytearray) -> None:
+    """Put ``data`` behind the ``size`` bytes in the first buffer, or in a larger one in its place."""
+    if size + len(data) > len(buffers[0]):
+        buffers[0] = buffers[0] + bytes(size + len(data))
+    memoryview(buffers[0])[size : size + len(data)] = data
+
+
+def _cut(buffer: bytearray, size: int, block_bytes: int) -> Iterator[memoryview]:
     """Cut whole lines into pieces of one to two times ``block_bytes``, or of one longer line."""
-    start = 0
-    while len(data) - start >= 2 * block_bytes:
+    start, data = 0, memoryview(buffer)
+    while size - start >= 2 * block_bytes:
         limit = start + block_bytes
-        stop = data.rfind(b"\n", start, limit) + 1 or data.find(b"\n", limit) + 1
+        stop = buffer.rfind(b"\n", start, limit) + 1 or buffer.find(b"\n", limit) + 1
         yield data[start:stop]
         start = stop
-    if start < len(data):
-        yield data[start:]
+    if start < size:
+        yield data[start:size]
