@@ -78,7 +78,9 @@ def run(
     with source.reading() as opener:
         for split_source in source.in_reading_order():
             batches = _read(split_source, staging, config, threads=threads, advance=advance, opener=opener)
-            stage, rows = _stage(split_source, batches, staging / split_source.name, first_row, config)
+            stage, rows = _stage(
+                split_source, batches, staging / split_source.name, first_row, config, aside=threads > 1
+            )
             if rows == 0:
                 raise SourceError("no rows", file=split_source.files[0])
             staged.append(stage)
@@ -219,7 +221,13 @@ def _unpacked(file: Path, opener: Opener, staging: Path) -> Iterator[Path]:
 
 
 def _stage(
-    source: SplitSource, batches: Iterable[pa.RecordBatch], where: Path, row_id: int, config: IngestConfig
+    source: SplitSource,
+    batches: Iterable[pa.RecordBatch],
+    where: Path,
+    row_id: int,
+    config: IngestConfig,
+    *,
+    aside: bool,
 ) -> tuple[Staged, int]:
     """Write batches as they come; a new part begins whenever one needs a wider schema than the last."""
     where.mkdir(parents=True)
@@ -240,7 +248,7 @@ def _stage(
                 open_part.close()
                 files.append(where / f"part-{len(files):05d}.parquet")
                 schema = judgments(features, qid=QID_TEXT if text_qid else QID_INT, doc_id=doc_id)
-                writer = open_part.enter_context(parts.PartWriter(files[-1], schema))
+                writer = open_part.enter_context(parts.PartWriter(files[-1], schema, aside=aside))
             ids = np.arange(row_id + rows, row_id + rows + batch.num_rows, dtype=np.int64)
             column = pa.Int64Array.from_buffers(pa.int64(), len(ids), [None, pa.py_buffer(ids)])
             numbered = batch.add_column(0, schema.field("row_id"), column)

@@ -6,6 +6,7 @@ repeat, as in a sparse column of mostly zeros. The bytes depend on the rows alon
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,7 +21,7 @@ from pipeline import layout
 from pipeline.errors import StorageError
 from pipeline.tables import features_of
 
-ROW_GROUP_BYTES: Final = 32 << 20
+ROW_GROUP_BYTES: Final = 24 << 20
 """Feature bytes a row group aims at, so that one fits a worker."""
 _MOST_ROWS: Final = 131_072
 _DICTIONARY_VALUES: Final = 256
@@ -70,11 +71,16 @@ class PartWriter:
 
     Used as a context manager; a query is whole when its rows arrive one after another. ``rows`` is what a row
     group aims at, None: what suits readers; a group ends with the query that reaches it, and no more than that
-    and the last table waits in memory.
+    and the last table waits in memory. ``aside``: groups are written in a thread of their own, one at a time,
+    while the rows of the next arrive; the bytes are the same.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, *, rows: int | None = None) -> None:
+    def __init__(
+        self, path: Path, schema: pa.Schema, *, rows: int | None = None, aside: bool = False
+    ) -> None:
         self._path, self._schema = path, schema
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="parquet") if aside else None
+        self._writing: Future[None] | None = None
         self._target = rows or rows_per_group(len(features_of(schema.names)))
         self._waiting: list[pa.Table] = []
         self._rows = 0
@@ -90,7 +96,11 @@ class PartWriter:
         try:
             if kind is None and (self._rows or self._writer is None):
                 self._write_group(self._rows)
+            if kind is None and self._writing is not None:
+                self._writing.result()
         finally:
+            if self._pool is not None:
+                self._pool.shutdown()
             if self._writer is not None:
                 self._writer.close()
 
@@ -111,15 +121,23 @@ class PartWriter:
     def _write_group(self, rows: int) -> None:
         """Write the first ``rows`` of those waiting."""
         waiting = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
-        # In one piece each, so that the bytes do not depend on the pieces in which the rows came.
-        group = waiting.slice(0, rows).combine_chunks()
-        if self._writer is None:
-            self._writer = open_writer(self._path, group)
-        self._writer.write_table(group, row_group_size=max(rows, 1))
+        if self._writing is not None:
+            self._writing.result()
+        if self._pool is None:
+            self._put(waiting.slice(0, rows))
+        else:
+            self._writing = self._pool.submit(self._put, waiting.slice(0, rows))
         rest = waiting.slice(rows)
         self._waiting, self._rows = ([rest], rest.num_rows) if rest.num_rows else ([], 0)
         starts = self._starts - rows
         self._starts = starts[starts >= self._target]
+
+    def _put(self, group: pa.Table) -> None:
+        # In one piece each, so that the bytes do not depend on the pieces in which the rows came.
+        group = group.combine_chunks()
+        if self._writer is None:
+            self._writer = open_writer(self._path, group)
+        self._writer.write_table(group, row_group_size=max(group.num_rows, 1))
 
 
 def open_writer(path: Path, sample: pa.Table) -> pq.ParquetWriter:

@@ -15,11 +15,11 @@ from pipeline.errors import StorageError
 from tests.samples import judgments, schema_for, write_part
 
 
-def write_in_pieces(path, frame, cuts):
+def write_in_pieces(path, frame, cuts, *, aside=False):
     """Write ``frame`` in tables cut at the given rows."""
     schema = schema_for(frame)
     table = parts.conform(frame.to_arrow(), schema)
-    with parts.PartWriter(path, schema) as writer:
+    with parts.PartWriter(path, schema, aside=aside) as writer:
         for start, end in pairwise([0, *sorted(cuts), frame.height]):
             writer.write(table.slice(start, end - start))
 
@@ -30,10 +30,10 @@ def group_queries(path):
 
 
 @pytest.mark.parametrize(
-    ("features", "rows"), [(136, 61_680), (700, 11_983), (1, 131_072), (0, 131_072), (100_000, 1_024)]
+    ("features", "rows"), [(136, 46_260), (700, 8_987), (1, 131_072), (0, 131_072), (100_000, 1_024)]
 )
-def test_row_groups_aim_at_32_mib_of_features(features, rows):
-    """136 float32 features: 61,680 rows are 32 MiB; few or many features stay within bounds."""
+def test_row_groups_aim_at_24_mib_of_features(features, rows):
+    """136 float32 features: 46,260 rows are 24 MiB; few or many features stay within bounds."""
     assert parts.rows_per_group(features) == rows
 
 
@@ -50,7 +50,9 @@ def test_row_groups_hold_whole_queries_however_rows_arrive(tmp_path_factory, dat
         patch.setattr(parts, "rows_per_group", lambda features: 20)
         write_in_pieces(where / "whole", frame, [])
         write_in_pieces(where / "pieces", frame, cuts)
+        write_in_pieces(where / "aside", frame, cuts, aside=True)
     assert (where / "whole").read_bytes() == (where / "pieces").read_bytes()
+    assert (where / "whole").read_bytes() == (where / "aside").read_bytes()
     expected, group = [], []
     for query, size in enumerate(sizes):
         group = group + [query] * size
@@ -118,6 +120,19 @@ def test_nothing_is_finished_after_an_error(tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert not (tmp_path / "part").exists()
+
+
+@pytest.mark.parametrize("rows", [10, 1000])
+def test_what_fails_aside_fails_the_writer(tmp_path, monkeypatch, rows):
+    """An error in the thread that writes is raised, whether more rows follow or the file ends."""
+    monkeypatch.setattr(parts, "rows_per_group", lambda features: rows)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parts, "open_writer", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_in_pieces(tmp_path / "part", judgments(10, 10), range(10, 100, 10), aside=True)
 
 
 def test_conform_fills_what_is_not_there():
