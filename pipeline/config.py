@@ -26,6 +26,7 @@ from pipeline.errors import ConfigError, did_you_mean
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[str, Field(pattern=r"^[np]\d+(\.\d+)?$")]
 Device = Literal["cpu", "gpu", "cuda"]
+Compression = Literal["zstd", "lz4", "none"]
 
 
 class _Settings(BaseModel):
@@ -50,6 +51,8 @@ class IngestConfig(_Settings):
     """What a feature that a line does not name becomes: 0, or NaN."""
     sentinel: Annotated[float, AfterValidator(_not_nan)] | None = None
     """A value that means "missing" and becomes NaN; Istella writes 1.79769313486e+308."""
+    compression: Compression = "zstd"
+    """How the Parquet files of the dataset, and of the sets prepared from it, are compressed (zstd at level 1)."""
 
 
 class SplitConfig(_Settings):

@@ -248,7 +248,9 @@ def _stage(
                 open_part.close()
                 files.append(where / f"part-{len(files):05d}.parquet")
                 schema = judgments(features, qid=QID_TEXT if text_qid else QID_INT, doc_id=doc_id)
-                writer = open_part.enter_context(parts.PartWriter(files[-1], schema, aside=aside))
+                writer = open_part.enter_context(
+                    parts.PartWriter(files[-1], schema, compression=config.compression, aside=aside)
+                )
             ids = np.arange(row_id + rows, row_id + rows + batch.num_rows, dtype=np.int64)
             column = pa.Int64Array.from_buffers(pa.int64(), len(ids), [None, pa.py_buffer(ids)])
             numbered = batch.add_column(0, schema.field("row_id"), column)
@@ -306,7 +308,7 @@ def _rewrite(files: list[Path], out: Path, schema: pa.Schema, config: IngestConf
     if len(files) == 1 and parts.schema_of(files) == schema:
         files[0].replace(target)
         return
-    with parts.PartWriter(target, schema) as writer:
+    with parts.PartWriter(target, schema, compression=config.compression) as writer:
         for table in parts.row_groups(files):
             writer.write(parts.conform(table, schema, fill=_fill(config)))
 
@@ -325,7 +327,8 @@ def _regroup(
     with ExitStack() as open_parts:
         for number, name in enumerate(names):
             (out / name).mkdir(parents=True)
-            part = parts.PartWriter(out / name / "part-00000.parquet", schema)
+            file = out / name / "part-00000.parquet"
+            part = parts.PartWriter(file, schema, compression=config.compression)
             writers[number] = open_parts.enter_context(part)
         for files in buckets:
             rows = pl.concat([_conformed(t, schema, config) for t in parts.row_groups(files)])

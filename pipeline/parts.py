@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,9 @@ import pyarrow.parquet as pq
 from pipeline import layout
 from pipeline.errors import StorageError
 from pipeline.tables import features_of
+
+if TYPE_CHECKING:  # the settings take long to import, and child processes do without
+    from pipeline.config import Compression
 
 ROW_GROUP_BYTES: Final = 24 << 20
 """Feature bytes a row group aims at, so that one fits a worker."""
@@ -76,9 +79,15 @@ class PartWriter:
     """
 
     def __init__(
-        self, path: Path, schema: pa.Schema, *, rows: int | None = None, aside: bool = False
+        self,
+        path: Path,
+        schema: pa.Schema,
+        *,
+        compression: "Compression" = "zstd",
+        rows: int | None = None,
+        aside: bool = False,
     ) -> None:
-        self._path, self._schema = path, schema
+        self._path, self._schema, self._compression = path, schema, compression
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="parquet") if aside else None
         self._writing: Future[None] | None = None
         self._target = rows or rows_per_group(len(features_of(schema.names)))
@@ -136,11 +145,11 @@ class PartWriter:
         # In one piece each, so that the bytes do not depend on the pieces in which the rows came.
         group = group.combine_chunks()
         if self._writer is None:
-            self._writer = open_writer(self._path, group)
+            self._writer = open_writer(self._path, group, self._compression)
         self._writer.write_table(group, row_group_size=max(group.num_rows, 1))
 
 
-def open_writer(path: Path, sample: pa.Table) -> pq.ParquetWriter:
+def open_writer(path: Path, sample: pa.Table, compression: "Compression" = "zstd") -> pq.ParquetWriter:
     """Open a Parquet writer whose encodings fit the columns of ``sample``."""
     rows = sample.slice(0, _SAMPLE_ROWS)
     few, split = [], []
@@ -151,11 +160,11 @@ def open_writer(path: Path, sample: pa.Table) -> pq.ParquetWriter:
         distinct = pc.count_distinct(rows[field.name]).as_py()
         if distinct <= _DICTIONARY_VALUES:
             few.append(field.name)
-        elif distinct > rows.num_rows // 2:
+        elif distinct > rows.num_rows // 2 and compression != "none":  # it only helps compression
             split.append(field.name)
     keys = [name for name in ("row_id", "qid", "label") if name in sample.schema.names]
     return pq.ParquetWriter(
-        path, sample.schema, compression="zstd", compression_level=1,
+        path, sample.schema, compression=compression, compression_level=1 if compression == "zstd" else None,
         use_dictionary=[n for n in few if n != "row_id"], use_byte_stream_split=split, write_statistics=keys,
         store_schema=True,
     )  # fmt: skip
@@ -189,6 +198,13 @@ def open_part(path: Path) -> pq.ParquetFile:
         raise StorageError(
             f"{path}: not a readable Parquet file ({reason}); delete it and run again"
         ) from None
+
+
+def compression_of(files: Sequence[Path]) -> "Compression":
+    """Return how the parts are compressed."""
+    kept: dict[str, Compression] = {"LZ4": "lz4", "UNCOMPRESSED": "none"}
+    groups = open_part(files[0]).metadata
+    return kept.get(groups.row_group(0).column(0).compression, "zstd") if groups.num_row_groups else "zstd"
 
 
 def count_rows(files: Iterable[Path]) -> int:

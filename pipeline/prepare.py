@@ -63,7 +63,10 @@ def _write(
     schema = tables.with_training(parts.schema_of(files), graded="grade" in sets[0].columns)
     written = [0] * len(sets)
     with ExitStack() as stack:
-        writers = [stack.enter_context(parts.PartWriter(path, schema)) for path in paths]
+        compression = parts.compression_of(files)
+        writers = [
+            stack.enter_context(parts.PartWriter(path, schema, compression=compression)) for path in paths
+        ]
         for table in parts.row_groups(files):
             for number, chosen in enumerate(sets):
                 rows = prepare(table, chosen)

@@ -140,6 +140,25 @@ def test_compressed_files_give_the_same_dataset(
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("compression", "stored"), [("zstd", "ZSTD"), ("lz4", "LZ4"), ("none", "UNCOMPRESSED")]
+)
+def test_compression_is_a_setting(tmp_path: Path, compression: str, stored: str) -> None:
+    """Every column is compressed as asked; the rows are the same; bytes are only split where it compresses."""
+    lines = "".join(f"{i % 2} qid:{i // 4} 1:{i / 7} 2:{i % 3}\n" for i in range(2400))
+    (tmp_path / "all.txt").write_text(lines)
+    run(tmp_path / "all.txt", tmp_path / "plain")
+    run(tmp_path / "all.txt", tmp_path / "out", compression=compression)
+    for name in ("train", "vali", "test"):
+        [one], [other] = (parts.split_files(tmp_path / out, [name]) for out in ("plain", "out"))
+        assert pq.read_table(one).equals(pq.read_table(other))
+        group = pq.ParquetFile(other).metadata.row_group(0)
+        columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+        assert {column.compression for column in columns.values()} == {stored}
+        assert ("BYTE_STREAM_SPLIT" in columns["f1"].encodings) == (compression != "none")
+        assert parts.compression_of([other]) == compression
+
+
 def test_progress_adds_up_to_the_size_of_the_files(tmp_path: Path) -> None:
     """A bar that counts source bytes arrives at its end."""
     source = write_splits(tmp_path / "d", train=queries(50), vali=ROWS, test=ROWS)

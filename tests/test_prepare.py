@@ -78,6 +78,17 @@ def test_bytes_follow_from_the_rows(tmp_path, monkeypatch):
     assert x == y == z
 
 
+def test_a_prepared_set_is_compressed_as_the_dataset_is(tmp_path):
+    """LZ4 in, LZ4 out."""
+    frame = judgments(30, 20)
+    schema = schema_for(frame)
+    with parts.PartWriter(tmp_path / "one.parquet", schema, compression="lz4") as writer:
+        writer.write(parts.conform(frame.to_arrow(), schema))
+    write_selection(tmp_path / "selection.parquet", selection_of(frame, "random-20"))
+    prepare.run([tmp_path / "one.parquet"], tmp_path / "selection.parquet", tmp_path / "out")
+    assert parts.compression_of([tmp_path / "out" / "part-00000.parquet"]) == "lz4"
+
+
 def test_a_selection_of_other_data_is_refused(tmp_path):
     """Kept rows that the split does not have are counted, with what to do."""
     frame = judgments(2, 10)
