@@ -2,6 +2,7 @@
 
 import threading
 import time
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -76,6 +77,9 @@ class Watch:
                 self._begin(event.ahead)
             elif event.state == "start":
                 self._active[event.step] = None
+            elif event.state == "wait":
+                self._active = {event.step: None, **self._active}
+                self._said = -inf  # told at once
             elif event.state == "advance":
                 self._advance(event.step, event.done)
             else:

@@ -13,7 +13,20 @@ from typing import Any, Final
 
 import polars as pl
 
-from pipeline import child, compare, evaluate, ingest, parts, prepare, ranker, report, score, store, train
+from pipeline import (
+    child,
+    compare,
+    evaluate,
+    ingest,
+    letor,
+    parts,
+    prepare,
+    ranker,
+    report,
+    score,
+    store,
+    train,
+)
 from pipeline.bins import Bins, are_worth_it
 from pipeline.config import Config, to_toml
 from pipeline.errors import ConfigError, SourceError, StorageError, TrainingError
@@ -24,7 +37,7 @@ from pipeline.negatives import arms as arm_names
 from pipeline.negatives import dynamic, grades, select
 from pipeline.negatives.arms import Arm
 from pipeline.plan import Ahead, ArmOf, Event, InitialOf, Observer, Plan
-from pipeline.source import Source, locate
+from pipeline.source import Source, is_parquet, locate
 
 WORKERS: Final = 4
 """Steps at a time, at most. Trainings side by side use the processors best: a small one does not fill two. Beyond
@@ -179,6 +192,11 @@ class Job:
 
     def _ingest(self, settings: dict[str, Any]) -> None:
         def work(out: list[Path]) -> Facts:
+            if not all(is_parquet(file) for file in self.source.files) and letor.must_compile():
+                compiling = "compiling the reader: once, some 10 s"
+                self._observer(Event(compiling, "wait"))
+                letor.warm_up()
+                self._observer(Event(compiling, "ready"))
             document = ingest.run(
                 self.source, out[0], config=self.config.ingest, split=self.config.split, seed=self.config.seed,
                 threads=self.all_threads, advance=lambda read: self._observer(Event("ingest", "advance", read)),

@@ -83,6 +83,18 @@ def read_letor(
     return _read(path, parser, threads, blocks, progress)
 
 
+def must_compile() -> bool:
+    """Tell whether no machine code of the kernel as it is seems to be kept on this machine."""
+    from pipeline import letor_kernel
+
+    stats: Any = getattr(letor_kernel.parse, "stats", None)
+    if stats is None or stats.cache_path is None:
+        return stats is not None  # numba is told not to compile, or has no place to keep the code
+    written = Path(letor_kernel.__file__).stat().st_mtime
+    kept = Path(stats.cache_path).glob("letor_kernel.parse-*.nbi")
+    return not any(index.stat().st_mtime >= written for index in kept)
+
+
 def warm_up() -> None:
     """Compile the kernel, or load it from its cache, so that a first read does not wait for it."""
     line = Block(memoryview(b"0 qid:1 1:0.5 # a\n"), 1, 1, False, 0)

@@ -33,7 +33,8 @@ class Event:
         step: The step's name, such as ``fold-1/model/top-20``.
         done: Work done since the step's last event, in row-trees (training) or bytes (reading).
         state: ``start``, ``advance``, ``done`` or ``kept`` (an earlier run's result is still good); ``ahead``
-            where a search says what it trains next.
+            where a search says what it trains next; ``wait`` and ``ready``
+            where something takes time that is no step.
         ahead: What comes next, where a search says so.
     """
 

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import letor_parse, letor_source
+from pipeline import letor, letor_kernel, letor_parse, letor_source
 from pipeline.errors import ConfigError, SourceError, StorageError, TableError
 from pipeline.letor import read_letor, write_letor
 
@@ -508,3 +509,16 @@ def test_unwritable_place(tmp_path):
     """A directory that is not there is a storage error."""
     with pytest.raises(StorageError, match="cannot be written"):
         write_letor([BATCH], tmp_path / "nowhere" / "out.txt")
+
+
+def test_compiling_is_foreseen(tmp_path, monkeypatch):
+    """Not where the code is kept, again where the kernel is newer than that, or where none can be kept."""
+    letor.warm_up()
+    assert not letor.must_compile()
+    changed = tmp_path / "letor_kernel.py"
+    changed.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(letor_kernel, "__file__", str(changed))
+        assert letor.must_compile()
+    monkeypatch.setattr(letor_kernel, "parse", SimpleNamespace(stats=SimpleNamespace(cache_path=None)))
+    assert letor.must_compile()
