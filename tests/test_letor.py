@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import letor, letor_kernel, letor_parse, letor_source
+from pipeline import letor_kernel, letor_parse, letor_source
 from pipeline.errors import ConfigError, SourceError, StorageError, TableError
-from pipeline.letor import read_letor, write_letor
+from pipeline.letor import must_compile, read_letor, warm_up, write_letor
 
 ISTELLA_MISSING = 1.79769313486e308
 
@@ -513,12 +513,12 @@ def test_unwritable_place(tmp_path):
 
 def test_compiling_is_foreseen(tmp_path, monkeypatch):
     """Not where the code is kept, again where the kernel is newer than that, or where none can be kept."""
-    letor.warm_up()
-    assert not letor.must_compile()
+    warm_up()
+    assert not must_compile()
     changed = tmp_path / "letor_kernel.py"
     changed.touch()
     with monkeypatch.context() as patch:
         patch.setattr(letor_kernel, "__file__", str(changed))
-        assert letor.must_compile()
+        assert must_compile()
     monkeypatch.setattr(letor_kernel, "parse", SimpleNamespace(stats=SimpleNamespace(cache_path=None)))
-    assert letor.must_compile()
+    assert must_compile()
