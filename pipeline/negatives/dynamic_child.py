@@ -3,8 +3,8 @@
 A round of a dynamic arm is a LightGBM booster of its own that starts from the scores of the trees before it;
 the rounds' trees are put together in the end. The alternative, one booster whose training set is exchanged, gives
 the same trees and scores the new training set with every tree so far, each time. A round of an arm with rounds
-starts from nothing, and its last booster is the ranker. The whole split stays with the booster as a validation
-set, which keeps its scores current.
+starts from nothing, and its last booster is the ranker. At the end of a round its trees, and no others, score the whole
+split: :mod:`pipeline.tree_scores`.
 """
 
 import time
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline import binned, child, parts, ranker_child, store, tables
+from pipeline import binned, child, parts, ranker_child, store, tables, tree_scores
 from pipeline.config import SelectConfig
 from pipeline.errors import TableError
 from pipeline.ndcg import ndcg
@@ -33,25 +33,25 @@ def boost(job: Job) -> dict[str, Any]:
     """Train the ranker of a dynamic arm."""
     began, progress = time.perf_counter(), ranker_child.Progress()
     files, rows, full = _split(job)
-    choices, watch = _Choices(job, rows, files), _Watch(job, full)
+    choices, watch, columns = _Choices(job, rows, files), _Watch(job, full), tree_scores.Columns(files)
     last: Any = None
     score: Floats | None = None
     chosen_by: Floats | None = None
     trees, number = 0, 0
     while trees < job["trees"] and not watch.is_over:
-        number = trees // choices.every
+        first, number = trees, trees // choices.every
         train = choices.take(full, score, number)
         chosen_by = score
         end = min(trees + choices.every, job["trees"])
-        booster = _booster(job, train, full, score, follow=end < job["trees"])
+        booster = _booster(job, train)
         watch.join(booster)
         while trees < end and not watch.is_over:
             booster.update()
             trees += 1
             progress(1)
             watch.look(booster, trees)
-        if end < job["trees"]:
-            score = scores_of(booster, full)
+        if end < job["trees"] and not watch.is_over:
+            score = scored(full, score, booster, end - first, columns)
         if last is not None:
             ranker_child.put_before(booster, last)
         last = booster
@@ -64,13 +64,13 @@ def retrain(job: Job) -> dict[str, Any]:
     """Train the rankers of an arm with rounds, and keep the last."""
     began, progress = time.perf_counter(), ranker_child.Progress()
     files, rows, full = _split(job)
-    choices, watch = _Choices(job, rows, files), _Watch(job, full)
+    choices, watch, columns = _Choices(job, rows, files), _Watch(job, full), tree_scores.Columns(files)
     score: Floats | None = None
     for number in range(choices.rounds):
         is_last = number == choices.rounds - 1
         if is_last:
             _write_ranked(Path(job["ranked"]), rows, score, files, since=choices.since)
-        booster = _booster(job, choices.add(full, score, number), full, None, follow=not is_last)
+        booster = _booster(job, choices.add(full, score, number))
         watch.start(booster)
         trees = 0
         while trees < job["trees"] and not watch.is_over:
@@ -80,9 +80,7 @@ def retrain(job: Job) -> dict[str, Any]:
             watch.look(booster, trees)
         kept = watch.best or trees
         if not is_last:
-            for _ in range(trees - kept):
-                booster.rollback_one_iter()
-            score = scores_of(booster, full)
+            score = scored(full, None, booster, kept, columns)
     return _finish(job, booster, kept, rows=choices.rows, rounds=choices.rounds, began=began)
 
 
@@ -155,16 +153,32 @@ class _Choices:
         return binned.take(full, places, queries, weight=weight, start=start)
 
 
-def _booster(job: Job, train: Any, full: Any, score: Floats | None, *, follow: bool) -> Any:
-    """Return a booster on ``train``; one that is followed keeps the scores of ``full``, from ``score`` on."""
+def _booster(job: Job, train: Any) -> Any:
+    """Return a booster on ``train``."""
     import lightgbm
 
-    booster = lightgbm.Booster(dict(job["parameters"]), train)
-    if follow:
-        if score is not None:
-            full.set_init_score(score)
-        booster.add_valid(full, "full")
-    return booster
+    return lightgbm.Booster(dict(job["parameters"]), train)
+
+
+def scored(full: Any, score: Floats | None, booster: Any, trees: int, columns: tree_scores.Columns) -> Floats:
+    """Return the scores of the whole split: those it had, and what the first trees of a booster add.
+
+    Args:
+        full: The binned split.
+        score: What its rows had before, in order; None: 0. It stays as it is.
+        booster: A booster that trained on rows of ``full``; it may lose its other trees.
+        trees: How many trees count.
+        columns: Features of the split.
+    """
+    grown = tree_scores.of_booster(booster, trees)
+    total = np.zeros(full.num_data()) if score is None else score.copy()
+    if grown is not None and tree_scores.add(total, columns, grown):
+        return total
+    for _ in range(booster.current_iteration() - trees):
+        booster.rollback_one_iter()
+    full.set_init_score(total)
+    booster.add_valid(full, "full")
+    return scores_of(booster, full)
 
 
 def scores_of(booster: Any, data: Any) -> Floats:
