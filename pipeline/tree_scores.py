@@ -9,14 +9,12 @@ column with a number, and one of bits, a node. On 295,878 rows a tree of 15 leav
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline import parts
-from pipeline.tables import features_of
 
 MOST_LEAVES: Final = 64
 """Leaves of a tree, at most: LightGBM is no slower with more."""
@@ -104,13 +102,14 @@ class Columns:
     """Features of a split, read when they are first asked for.
 
     Args:
-        files: Parts of the split.
+        features: Their names, by number.
+        read: Reads the split.
+        rows: Of the split.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files, self._rows = files, parts.count_rows(files)
-        self._names = features_of(parts.schema_of(files).names)
-        self._held: dict[int, Column] = {}
+    def __init__(self, features: Sequence[str], read: parts.Read, *, rows: int) -> None:
+        self._names, self._read, self._rows = features, read, rows
+        self._held: dict[int, list[Column]] = {}  # a row group each
 
     def have(self, features: Iterable[int]) -> bool:
         """Hold the features of these numbers; tells whether there is room for them."""
@@ -120,21 +119,24 @@ class Columns:
         missing = sorted(wanted - set(self._held))
         if (len(self._held) + len(missing)) * self._rows > HELD_VALUES:
             self._held = {number: column for number, column in self._held.items() if number in wanted}
-        self._held.update({number: np.empty(self._rows, dtype=np.float32) for number in missing})
-        names = [self._names[number] for number in missing]
-        first = 0
-        for table in parts.row_groups(self._files, columns=names) if names else ():
-            for number, name in zip(missing, names, strict=True):
-                self._held[number][first : first + table.num_rows] = table[name].to_numpy()
-            first += table.num_rows
-            del table
+        self._held.update({number: [] for number in missing})
+        for table in self._read([self._names[number] for number in missing]) if missing else ():
+            for number in missing:
+                self._held[number].append(table[self._names[number]].to_numpy())
         return True
 
     def blocks(self) -> Iterator[tuple[slice, dict[int, Column]]]:
         """Yield the features that are held, some rows at a time."""
-        for first in range(0, self._rows, _ROWS):
-            rows = slice(first, min(first + _ROWS, self._rows))
-            yield rows, {number: column[rows] for number, column in self._held.items()}
+        start = 0
+        for group in zip(*self._held.values(), strict=True):
+            for first in range(0, len(group[0]), _ROWS):
+                values = {
+                    number: column[first : first + _ROWS]
+                    for number, column in zip(self._held, group, strict=True)
+                }
+                stop = start + min(first + _ROWS, len(group[0]))
+                yield slice(start + first, stop), values
+            start += len(group[0])
 
 
 def add(score: Floats, columns: Columns, grown: Sequence[Tree]) -> bool:
@@ -147,6 +149,10 @@ def add(score: Floats, columns: Columns, grown: Sequence[Tree]) -> bool:
     """
     if not columns.have(number for tree in grown for number in tree.features):
         return False
+    if not any(tree.features for tree in grown):
+        for tree in grown:
+            score += tree.values[0]
+        return True
     given = np.empty(_ROWS)
     for rows, values in columns.blocks():
         here = given[: rows.stop - rows.start]
@@ -154,9 +160,9 @@ def add(score: Floats, columns: Columns, grown: Sequence[Tree]) -> bool:
             if tree.features:
                 # Clipping, which changes nothing, saves looking for numbers that are out of range.
                 tree.values.take(_leaf(tree.root, values).astype(np.intp), mode="clip", out=here)
+                score[rows] += here
             else:
-                here.fill(tree.values[0])
-            score[rows] += here
+                score[rows] += tree.values[0]
     return True
 
 

@@ -104,20 +104,16 @@ def _settle(
 ) -> None:
     """Order, in place, the positions ``at`` that are not told apart from the next: ``same``."""
     if tie is None:
-        there = value[at]
-        same = _runs_with(same, same & (there[1:] < there[:-1]))
+        here = np.flatnonzero(same)
+        wrong = here[value[at[here + 1]] < value[at[here]]]
+        if not len(wrong):
+            return
+        run = np.append(0, np.cumsum(~same))[:-1]
+        same = same & np.isin(run, run[wrong])
     slots = np.flatnonzero(np.append(same, False) | np.append(False, same))
     run = np.append(0, np.cumsum(~same))[slots]
     rows = at[slots]
     at[slots] = rows[np.lexsort((value[rows], run) if tie is None else (tie(rows), value[rows], run))]
-
-
-def _runs_with(same: npt.NDArray[np.bool_], wrong: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return ``same`` for the runs alone in which something is wrong."""
-    if not wrong.any():
-        return wrong
-    run = np.append(0, np.cumsum(~same))[:-1]
-    return same & np.isin(run, run[wrong])
 
 
 class Layout:

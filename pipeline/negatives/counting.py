@@ -88,5 +88,6 @@ def _lowest(lot: Floats, count: Ints, wanted: Ints) -> Ints:
 
 def _first(lot: Floats, count: Ints, wanted: Ints) -> Ints:
     offsets = np.append(0, np.cumsum(count))
-    order = order_within(offsets, lot, None).astype(np.int64)
-    return order[np.arange(len(lot)) - np.repeat(offsets[:-1], count) < np.repeat(wanted, count)]
+    order = order_within(offsets, lot, None)
+    rank = np.arange(len(lot)) - np.repeat(offsets[:-1], count)
+    return np.asarray(order[rank < np.repeat(wanted, count)], dtype=np.int64)

@@ -21,9 +21,10 @@ from pipeline import binned, child, parts, ranker_child, store, tables, tree_sco
 from pipeline.config import SelectConfig
 from pipeline.errors import TableError
 from pipeline.ndcg import ndcg
-from pipeline.negatives import arms
+from pipeline.negatives import arms, context
 from pipeline.negatives.select import Selector
 from pipeline.negatives.training import Training
+from pipeline.tables import features_of
 
 Floats = npt.NDArray[np.float64]
 Job = Mapping[str, Any]
@@ -32,8 +33,8 @@ Job = Mapping[str, Any]
 def boost(job: Job) -> dict[str, Any]:
     """Train the ranker of a dynamic arm."""
     began, progress = time.perf_counter(), ranker_child.Progress()
-    files, rows, full = _split(job)
-    choices, watch, columns = _Choices(job, rows, files), _Watch(job, full), tree_scores.Columns(files)
+    files, rows, full, columns = _split(job)
+    choices, watch = _Choices(job, rows, files), _Watch(job, full)
     last: Any = None
     score: Floats | None = None
     chosen_by: Floats | None = None
@@ -63,8 +64,8 @@ def boost(job: Job) -> dict[str, Any]:
 def retrain(job: Job) -> dict[str, Any]:
     """Train the rankers of an arm with rounds, and keep the last."""
     began, progress = time.perf_counter(), ranker_child.Progress()
-    files, rows, full = _split(job)
-    choices, watch, columns = _Choices(job, rows, files), _Watch(job, full), tree_scores.Columns(files)
+    files, rows, full, columns = _split(job)
+    choices, watch = _Choices(job, rows, files), _Watch(job, full)
     score: Floats | None = None
     for number in range(choices.rounds):
         is_last = number == choices.rounds - 1
@@ -84,11 +85,17 @@ def retrain(job: Job) -> dict[str, Any]:
     return _finish(job, booster, kept, rows=choices.rows, rounds=choices.rounds, began=began)
 
 
-def _split(job: Job) -> tuple[list[Path], pl.DataFrame, Any]:
-    """Return the parts of the training split, its rows as SCORES, and its binned features."""
+def _split(job: Job) -> tuple[list[Path], pl.DataFrame, Any, tree_scores.Columns]:
+    """Return the parts of the training split, its rows as SCORES, and its features, binned and as they are."""
     files = [Path(file) for file in job["files"]]
+    features = features_of(parts.schema_of(files).names)
+    read = parts.reader(files, columns=["label", *features], most_values=tree_scores.HELD_VALUES)
+    if job["bins"] is None:
+        full = binned.build(files, parameters=job["parameters"], read=read)
+    else:
+        full = binned.load(Path(job["bins"]), job["parameters"])
     rows = with_scores(parts.read_keys(files), pl.read_parquet(job["scores"]), where=job["scores"])
-    return files, rows, _bins(job, files)
+    return files, rows, full, tree_scores.Columns(features, read, rows=rows.height)
 
 
 def _finish(job: Job, booster: Any, trees: int, *, rows: int, rounds: int, began: float) -> dict[str, Any]:
@@ -109,12 +116,6 @@ def with_scores(keys: pl.DataFrame, scores: pl.DataFrame, *, where: str) -> pl.D
     return rows
 
 
-def _bins(job: Job, files: Sequence[Path]) -> Any:
-    if job["bins"] is None:
-        return binned.build(files, parameters=job["parameters"])
-    return binned.load(Path(job["bins"]), job["parameters"])
-
-
 class _Choices:
     """The rows to train on, round by round."""
 
@@ -122,7 +123,8 @@ class _Choices:
         arm, config = arms.parse(job["arm"]), SelectConfig.model_validate(job["select"])
         training = Training.of_files(files) if arm.reads(config) else None
         self._selector = Selector(rows, arm, config=config, seed=job["seed"], training=training)
-        self._qid, self._negative = rows["qid"], rows["label"].to_numpy() == 0
+        self._negative = rows["label"].to_numpy() == 0
+        self._starts = np.append(context.run_starts(rows["qid"]), rows.height)
         self._since = np.zeros(rows.height, dtype=np.uint8)
         self.every, self.rounds = arm.every or job["trees"], arm.rounds
         self.rows = 0
@@ -148,9 +150,9 @@ class _Choices:
         start: Floats | None = None,
     ) -> Any:  # fmt: skip
         self.rows = len(places)
-        queries = ranker_child.query_sizes(self._qid.gather(places))
+        sizes = np.diff(np.searchsorted(places, self._starts)).astype(np.int32)
         start = None if start is None else start[places]
-        return binned.take(full, places, queries, weight=weight, start=start)
+        return binned.take(full, places, sizes[sizes > 0], weight=weight, start=start)
 
 
 def _booster(job: Job, train: Any) -> Any:
