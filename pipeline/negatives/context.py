@@ -298,7 +298,6 @@ def with_candidates(context: Frame, aside: pl.Expr | None) -> Frame:
 def rank_within(value: pl.Expr | str, rows: pl.Expr, *, descending: bool = False) -> pl.Expr:
     """Return 1 for the row whose ``value`` is lowest (or highest) of its query's ``rows``; null for other rows.
 
-    Windows over queries alone cost a fifth of those over queries and whatever tells the rows apart, as the rows of
-    a query lie together.
+    A window over queries alone costs half of one over queries and whatever tells the rows apart.
     """
     return pl.when(rows).then(value).rank("ordinal", descending=descending).over(QUERY)

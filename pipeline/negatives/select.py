@@ -89,8 +89,8 @@ class Selector:
             aside = rows.select(aside=why).collect(engine=context.ENGINE)
             self._rows = scores.with_columns(aside["aside"].gather(_back(order)))
         need = self._choice.need
+        self._needs = [] if need is None or need.once else [need]
         if need is not None and need.once and training is not None:
-            # TODO
             self._rows = need.add(self._rows, training)
 
     @cached_property
@@ -166,7 +166,7 @@ class Selector:
     def _counted(
         self, counts: Counts, score: npt.NDArray[np.float64] | None, round: int, since: pl.Series | None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Return what :meth:`choose` does, by the numbers of the strategy."""
+        """Return what :meth:`choose` does, by the numbers of the strategy: see :mod:`pipeline.negatives.counting`."""
         order = self._order if score is None else self.layout.hardest_first_again(score)
         may = self._candidate[order]
         asked = {"window": counts.window, "lot": counts.lot}
@@ -200,13 +200,8 @@ class Selector:
     @cached_property
     def _numbers(self) -> counting.Numbers:
         """How many rows of each query the strategy keeps and draws."""
-        counts = self._choice.counts or Counts()
         queries = self.layout.counts(self._rows["label"]).with_columns(n=self._n)
-        found = queries.select(
-            **{name: getattr(counts, name).cast(pl.Int64) for name in ("skip", "hard", "drawn")},
-            neg_count="neg_count",
-        )
-        return counting.Numbers(*(found[name].to_numpy() for name in ("skip", "hard", "drawn")))
+        return counting.numbers(self._choice.counts or Counts(), queries)
 
     def _context(
         self, score: npt.NDArray[np.float64] | None, order: context.Places, round: int, **more: pl.Series
@@ -227,8 +222,7 @@ class Selector:
         """Return columns of SELECTION, hardest first, and the places of these rows."""
         order = self._order if score is None else self.layout.hardest_first(score)
         rows = self._context(score, order, round, **({} if since is None else {"since": since}))
-        needs = [] if self._choice.need is None or self._choice.need.once else [self._choice.need]
-        rows = self._with_choice(self._with_needs(rows, needs), kept_before=since is not None)
+        rows = self._with_choice(self._with_needs(rows, self._needs), kept_before=since is not None)
         if not self._long:
             return rows.select(names).collect(engine=context.ENGINE), order
         more = {"row_id", "qid", "negative", "pos_count", "kept", "weight", "reason", *names}
