@@ -27,7 +27,7 @@ def test_two_queries_by_hand():
 def test_nothing_to_draw_asks_for_no_lots():
     """Where no query draws, nothing is drawn from nothing."""
     found = counting.choose(
-        np.array([0, 3]), np.ones(3, bool), numbers([0], [2], [0]), lambda _: pytest.fail()
+        np.array([0, 3]), np.ones(3, bool), numbers([0], [2], [0]), lambda _: pytest.fail("asked")
     )
     assert (found.hard.tolist(), found.drawn.tolist(), found.stands_for.tolist()) == ([0, 1], [], [])
 

@@ -3,8 +3,12 @@
 A round of a dynamic arm is a LightGBM booster of its own that starts from the scores of the trees before it;
 the rounds' trees are put together in the end. The alternative, one booster whose training set is exchanged, gives
 the same trees and scores the new training set with every tree so far, each time. A round of an arm with rounds
-starts from nothing, and its last booster is the ranker. At the end of a round its trees, and no others, score the whole
-split: :mod:`pipeline.tree_scores`.
+starts from nothing, and its last booster is the ranker.
+
+The whole split is binned once. At the end of a round its trees, and no others, add to the scores of the whole
+split (:mod:`pipeline.tree_scores`), and the next round's rows are chosen by counting where the strategy allows it
+(:mod:`pipeline.negatives.counting`) and copied out of the bins. What else a round costs is a booster of its own:
+LightGBM makes a table for its objective, 16 CPU milliseconds whatever the rows.
 """
 
 import time
