@@ -37,12 +37,13 @@ def settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: parameters[name] for name in names if name in parameters}, "feature_pre_filter": False}
 
 
-def build(files: Sequence[Path], *, parameters: Mapping[str, Any]) -> Any:
+def build(files: Sequence[Path], *, parameters: Mapping[str, Any], read: parts.Read | None = None) -> Any:
     """Bin every row of Parquet parts, and keep its label; memory holds the bins and one row group.
 
     Args:
         files: The parts, with ``label`` and features.
         parameters: LightGBM's parameters; :func:`settings` says which count.
+        read: Reads them, where that is not from ``files``.
 
     Returns:
         A constructed ``lightgbm.Dataset`` without queries and weights.
@@ -51,10 +52,11 @@ def build(files: Sequence[Path], *, parameters: Mapping[str, Any]) -> Any:
 
     features = features_of(parts.schema_of(files).names)
     rows = parts.count_rows(files)
+    read = read or (lambda names: parts.row_groups(files, columns=names))
     dataset = lightgbm.Dataset(None, params=settings(parameters))
-    dataset._init_from_sample(*_sample(files, features, rows), rows)
+    dataset._init_from_sample(*_sample(read, features, rows), rows)
     labels = []
-    for table in parts.row_groups(files, columns=["label", *features]):
+    for table in read(["label", *features]):
         dataset._push_rows(_matrix(table, features))
         labels.append(table["label"].to_numpy())
         del table  # before the next is read
@@ -123,7 +125,7 @@ def unless_one(weight: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32
 
 
 def _sample(
-    files: Sequence[Path], features: Sequence[str], rows: int
+    read: parts.Read, features: Sequence[str], rows: int
 ) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.int32]], int]:
     """Return, per feature, the sampled values that are not zero and their places in the sample; and its size.
 
@@ -137,7 +139,7 @@ def _sample(
     values = [np.empty(len(chosen)) for _ in features]
     found = np.zeros(len(features), dtype=np.int64)
     first = 0
-    for table in parts.row_groups(files, columns=features):
+    for table in read(features):
         at = chosen[slice(*np.searchsorted(chosen, [first, first + table.num_rows]))] - first
         for number, name in enumerate(features):
             column = table[name].to_numpy()[at]

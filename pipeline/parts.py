@@ -5,7 +5,7 @@ BYTE_STREAM_SPLIT where hardly any comes twice, which compresses such floats bes
 repeat, as in a sparse column of mostly zeros. The bytes depend on the rows alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -218,6 +218,24 @@ def row_groups(files: Iterable[Path], *, columns: Sequence[str] | None = None) -
         part = open_part(file)
         for group in range(part.num_row_groups):
             yield part.read_row_group(group, columns=None if columns is None else list(columns))
+
+
+Read = Callable[[Sequence[str]], Iterable[pa.Table]]
+"""Given column names, yields the row groups of a split, in order."""
+
+
+def reader(files: Sequence[Path], *, columns: Sequence[str], most_values: int) -> Read:
+    """Return what reads Parquet files again and again: once, if they hold no more than so many values.
+
+    Args:
+        files: The parts.
+        columns: Those that will be asked for.
+        most_values: Rows times columns that are held, at most.
+    """
+    if count_rows(files) * len(columns) > most_values:
+        return lambda names: row_groups(files, columns=names)
+    held = list(row_groups(files, columns=columns))
+    return lambda names: (table.select(list(names)) for table in held)
 
 
 def split_files(dataset: Path, splits: Iterable[str]) -> list[Path]:

@@ -1,7 +1,7 @@
 """What a strategy answers with, what it may ask for, and how it counts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import polars as pl
@@ -22,11 +22,34 @@ class Need:
 
     Attributes:
         reads: What the training split must have.
+        once: Whether the scores change nothing about it.
         add: Given the context rows and the training split, returns the rows, in their order, with the column.
     """
 
     reads: Literal["doc_id", "features"]
     add: Callable[[pl.DataFrame, Training], pl.DataFrame]
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A choice in numbers: what is kept, without why. Expressions see one row per query, but for the last two.
+
+    Attributes:
+        hard: How many of the hardest candidates are kept.
+        skip: How many candidates, harder still, are passed over.
+        drawn: How many of the other candidates are drawn, at most.
+        weighted: Whether what is drawn stands for all that it was drawn from.
+        window: Of a row: a candidate that it is not true of is left.
+        lot: Of a row: the highest are drawn, and of the same ones the hardest; None: ``draw``, lowest first.
+    """
+
+    hard: pl.Expr = field(default_factory=lambda: pl.lit(0))
+    skip: pl.Expr = field(default_factory=lambda: pl.lit(0))
+    drawn: pl.Expr = field(default_factory=lambda: pl.lit(0))
+    weighted: bool = False
+    window: pl.Expr | None = None
+    lot: pl.Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +63,7 @@ class Choice:
         need: The column its expressions read beside those of the context.
         hard: It is one of the hard ones, for a strategy that keeps these apart from easy ones. No draw
             decides it.
+        counts: What ``kept`` and ``weight`` say, in numbers, where it can be said so.
     """
 
     kept: pl.Expr
@@ -47,6 +71,7 @@ class Choice:
     weight: pl.Expr
     need: Need | None = None
     hard: pl.Expr | None = None
+    counts: Counts | None = None
 
 
 Strategy = Callable[..., Choice]

@@ -21,13 +21,14 @@ After the guards, five more describe the candidates, the negatives no guard set 
 ``candidate``   a negative that a strategy may choose
 ``rank``        1 for the query's hardest candidate
 ``count``       candidates of the query
-``z_low``       lowest, ``z_high`` highest ``z`` of the query's candidates (of its other rows, on those)
+``z_low``       lowest, ``z_high`` highest ``z`` of the query's candidates
 ==============  ==========================================================================================
 
 What SCORES cannot tell, :mod:`pipeline.negatives.training` adds for the arms that ask for it.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from itertools import pairwise
 from typing import Final, TypeVar
 
@@ -40,7 +41,6 @@ from pipeline import draws
 QUERY: Final = "qid"
 ENGINE: Final = "in-memory"
 """Polars' engine for plans of many windows over queries; its streaming one takes half as long again."""
-_CANDIDATES: Final = (QUERY, "candidate")
 _AT_ONCE: Final = 1 << 16
 """Rows to sort at once, so that they stay in the processor's cache."""
 
@@ -64,7 +64,7 @@ def edges(starts: Ints, rows: int) -> Ints:
     return np.unique(np.append(np.searchsorted(starts, np.arange(0, starts[-1], rows)), len(starts) - 1))
 
 
-def order_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> Places:
+def order_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats] | None) -> Places:
     """Return the positions sorted by group, then value, then tie, then position; shape ``(n,)``.
 
     One sort of integers that hold the group, the first bits of the value and the position; rows whose values
@@ -73,7 +73,7 @@ def order_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> 
     Args:
         starts: Offsets of the groups, the end included, shape ``(groups + 1,)``.
         value: Shape ``(n,)``, finite.
-        tie: Given positions, returns what decides between those of equal value.
+        tie: Given positions, returns what decides between those of equal value; None: the position.
     """
     order = np.empty(len(value), dtype=np.uint32)
     cuts = edges(starts, _AT_ONCE)
@@ -99,12 +99,21 @@ def order_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> 
     return order
 
 
-def _settle(at: Ints, same: npt.NDArray[np.bool_], value: Floats, tie: Callable[[Ints], Floats]) -> None:
+def _settle(
+    at: Ints, same: npt.NDArray[np.bool_], value: Floats, tie: Callable[[Ints], Floats] | None
+) -> None:
     """Order, in place, the positions ``at`` that are not told apart from the next: ``same``."""
+    if tie is None:
+        here = np.flatnonzero(same)
+        wrong = here[value[at[here + 1]] < value[at[here]]]
+        if not len(wrong):
+            return
+        run = np.append(0, np.cumsum(~same))[:-1]
+        same = same & np.isin(run, run[wrong])
     slots = np.flatnonzero(np.append(same, False) | np.append(False, same))
     run = np.append(0, np.cumsum(~same))[slots]
     rows = at[slots]
-    at[slots] = rows[np.lexsort((tie(rows), value[rows], run))]
+    at[slots] = rows[np.lexsort((value[rows], run) if tie is None else (tie(rows), value[rows], run))]
 
 
 class Layout:
@@ -135,8 +144,7 @@ class Layout:
 
     def draw(self, row_id: pl.Series, *, round: int) -> pl.Series:
         """Draw one number per row id, to choose by."""
-        stream = f"draw {round}" if round else "draw"
-        return pl.Series(draws.uniform(row_id.to_numpy(), seed=self._seed, stream=stream))
+        return pl.Series(draws.uniform(row_id.to_numpy(), seed=self._seed, stream=_stream(round)))
 
     def hardest_first(self, score: Floats) -> Places:
         """Return the places of the rows by query and then by falling score, ties drawn."""
@@ -145,6 +153,27 @@ class Layout:
         place = self._place
         order = order_within(self.starts, -score[place], lambda at: self._tie(place[at]))
         return place[order].astype(np.uint32)
+
+    def hardest_first_again(self, score: Floats) -> Places:
+        """Return the same as :meth:`hardest_first`, for less where it is asked for more than once.
+
+        Rows that a few trees score have many ties, and how these fall does not depend on the scores.
+        """
+        return self._tied[order_within(self.starts, -score[self._tied], None)]
+
+    @cached_property
+    def _tied(self) -> Places:
+        """The places of the rows by query and then in the order in which ties fall."""
+        place = np.arange(int(self.starts[-1])) if self._place is None else self._place
+        return place[order_within(self.starts, self._tie(place), None)].astype(np.uint32)
+
+    @cached_property
+    def _hashed(self) -> npt.NDArray[np.uint64]:
+        return draws.hashed(self._row_id.to_numpy())
+
+    def lots(self, places: Places, *, round: int) -> Floats:
+        """Draw as :meth:`draw` does, for places of rows."""
+        return draws.uniform_of(self._hashed[places], key=draws.stream_key(self._seed, _stream(round)))
 
     def sums(self, mask: pl.Series) -> npt.NDArray[np.uint32]:
         """Count, for each query, the rows of a mask in the order of the keys."""
@@ -166,6 +195,10 @@ class Layout:
 
     def _tie(self, places: Ints) -> Floats:
         return draws.uniform(self._row_id.to_numpy()[places], seed=self._seed, stream="tie")
+
+
+def _stream(round: int) -> str:
+    return f"draw {round}" if round else "draw"
 
 
 def run_starts(qid: pl.Series) -> Ints:
@@ -208,9 +241,7 @@ def plan(scores: pl.DataFrame, layout: Layout, order: Places, *, round: int = 0)
     positive = pl.when(pl.col("label") > 0).then(pl.col("score"))
     score = pl.col("score")
     differ = score.max().over(QUERY) > score.min().over(QUERY)
-    deviation = score - score.mean().over(QUERY)
-    # At most 1, so that squares of huge or tiny scores neither overflow nor vanish.
-    deviation = deviation / deviation.abs().max().over(QUERY)
+    deviation = pl.col("deviation")
     return (
         # In this order every rank is a running count, and every sum is the same for any row order.
         scores.lazy()
@@ -226,12 +257,18 @@ def plan(scores: pl.DataFrame, layout: Layout, order: Places, *, round: int = 0)
             pos_min=positive.min().over(QUERY),
             pos_median=positive.median().over(QUERY),
             pos_max=positive.max().over(QUERY),
+            deviation=score - score.mean().over(QUERY),
+        )
+        # At most 1, so that squares of huge or tiny scores neither overflow nor vanish.
+        .with_columns(deviation=deviation / deviation.abs().max().over(QUERY))
+        .with_columns(
+            quantile=(pl.col("neg_rank") - 0.5) / pl.col("neg_count"),
             # Rounding gives equal scores a spread above 0, so that is not the question to ask.
             z=pl.when(differ)
             .then((deviation - deviation.mean().over(QUERY)) / deviation.std(ddof=0).over(QUERY))
             .otherwise(0.0),
         )
-        .with_columns(quantile=(pl.col("neg_rank") - 0.5) / pl.col("neg_count"))
+        .drop("deviation")
     )
 
 
@@ -251,11 +288,16 @@ def with_candidates(context: Frame, aside: pl.Expr | None) -> Frame:
         candidates = context.with_columns(candidate="negative", rank="neg_rank", count="neg_count")
     else:
         candidates = context.with_columns(candidate=pl.col("negative") & ~aside).with_columns(
-            rank=pl.when("candidate")
-            .then(pl.col("neg_rank").rank("ordinal").over(_CANDIDATES))
-            .cast(pl.UInt32),
+            rank=rank_within("neg_rank", pl.col("candidate")),
             count=pl.col("candidate").sum().over(QUERY).cast(pl.UInt32),
         )
-    return candidates.with_columns(
-        z_low=pl.col("z").min().over(_CANDIDATES), z_high=pl.col("z").max().over(_CANDIDATES)
-    )
+    z = pl.when("candidate").then("z")
+    return candidates.with_columns(z_low=z.min().over(QUERY), z_high=z.max().over(QUERY))
+
+
+def rank_within(value: pl.Expr | str, rows: pl.Expr, *, descending: bool = False) -> pl.Expr:
+    """Return 1 for the row whose ``value`` is lowest (or highest) of its query's ``rows``; null for other rows.
+
+    A window over queries alone costs half of one over queries and whatever tells the rows apart.
+    """
+    return pl.when(rows).then(value).rank("ordinal", descending=descending).over(QUERY)

@@ -7,16 +7,18 @@ the context's ``draw``, keyed by row, so a weighted sample is a ranking that not
 and the seed decides.
 """
 
+from dataclasses import replace
+
 import polars as pl
 
 from pipeline.negatives import training
-from pipeline.negatives.choice import Choice, Need, one, why
-from pipeline.negatives.context import QUERY
+from pipeline.negatives.choice import Choice, Counts, Need, one, why
+from pipeline.negatives.context import QUERY, rank_within
 
 
 def random(*, n: pl.Expr) -> Choice:
     """Keep n negatives drawn uniformly: the control at the same budget."""
-    return _drawn(pl.col("draw").rank("ordinal").over(QUERY, "candidate"), n, kept_as="random")
+    return _drawn(rank_within("draw", pl.col("candidate")), n, kept_as="random", counts=Counts(drawn=n))
 
 
 def softmax(*, n: pl.Expr, temperature: float) -> Choice:
@@ -25,7 +27,7 @@ def softmax(*, n: pl.Expr, temperature: float) -> Choice:
     ``z`` is the standardised score. A low temperature tends to `top`, a high one to a uniform draw.
     Self-adversarial sampling: Sun, Deng, Nie, Tang, "RotatE", ICLR 2019.
     """
-    return _drawn(_lot(pl.col("z") / temperature), n, kept_as="softmax")
+    return _by_weight(pl.col("z") / temperature, n, kept_as="softmax")
 
 
 def distance_weighted(*, n: pl.Expr, bins: int, clip: float) -> Choice:
@@ -41,7 +43,7 @@ def distance_weighted(*, n: pl.Expr, bins: int, clip: float) -> Choice:
     place = ((z - low) / (high - low) * bins + 1e-9).floor().clip(0, bins - 1)
     interval = pl.when(high > low).then(place).otherwise(0.0)
     weight = pl.col("count") / (bins * pl.len().over(QUERY, "candidate", interval))
-    return _drawn(_lot(weight.clip(upper_bound=clip).log()), n, kept_as="distance-weighted")
+    return _by_weight(weight.clip(upper_bound=clip).log(), n, kept_as="distance-weighted")
 
 
 def popularity(*, n: pl.Expr, power: float) -> Choice:
@@ -51,16 +53,18 @@ def popularity(*, n: pl.Expr, power: float) -> Choice:
     negative sampling (Mikolov et al., "Distributed Representations of Words and Phrases", NeurIPS 2013). Alone
     among the strategies, it lets the other queries decide about a query.
     """
-    lot = _lot(pl.col("doc_queries").log() * power)
-    return _drawn(lot, n, kept_as="popular", need=Need("doc_id", training.doc_queries))
+    need = Need("doc_id", training.doc_queries, once=True)
+    return replace(_by_weight(pl.col("doc_queries").log() * power, n, kept_as="popular"), need=need)
 
 
-def _lot(log_weight: pl.Expr) -> pl.Expr:
-    """Return the place of each candidate in a weighted draw of all candidates of its query, 1 first."""
-    gumbel = -(-pl.col("draw").log()).log()
-    return (log_weight + gumbel).rank("ordinal", descending=True).over(QUERY, "candidate")
+def _by_weight(log_weight: pl.Expr, n: pl.Expr, *, kept_as: str) -> Choice:
+    """Return a weighted draw of all candidates of a query."""
+    lot = log_weight - (-pl.col("draw").log()).log()
+    place = rank_within(lot, pl.col("candidate"), descending=True)
+    return _drawn(place, n, kept_as=kept_as, counts=Counts(drawn=n, lot=lot))
 
 
-def _drawn(lot: pl.Expr, n: pl.Expr, *, kept_as: str, need: Need | None = None) -> Choice:
-    kept = lot <= n
-    return Choice(kept, why(kept, kept_as=kept_as, left_as="not drawn"), one(), need)
+def _drawn(place: pl.Expr, n: pl.Expr, *, kept_as: str, counts: Counts) -> Choice:
+    """Return the choice of the first n places."""
+    kept = place <= n
+    return Choice(kept, why(kept, kept_as=kept_as, left_as="not drawn"), one(), counts=counts)

@@ -14,10 +14,10 @@ import pyarrow as pa
 from pipeline import draws, parts, tables
 from pipeline.config import SelectConfig
 from pipeline.errors import ConfigError, SourceError
-from pipeline.negatives import blocks, context
+from pipeline.negatives import blocks, context, counting
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.budget import Budget
-from pipeline.negatives.choice import REASON, Need, one, said
+from pipeline.negatives.choice import REASON, Counts, Need, one, said
 from pipeline.negatives.grades import grade
 from pipeline.negatives.training import Training
 from pipeline.ranker import MAX_QUERY_ROWS
@@ -88,6 +88,10 @@ class Selector:
             why = pl.coalesce(pl.lit(None, REASON), *(pl.when(a.where).then(said(a.reason)) for a in asides))
             aside = rows.select(aside=why).collect(engine=context.ENGINE)
             self._rows = scores.with_columns(aside["aside"].gather(_back(order)))
+        need = self._choice.need
+        self._needs = [] if need is None or need.once else [need]
+        if need is not None and need.once and training is not None:
+            self._rows = need.add(self._rows, training)
 
     @cached_property
     def _order(self) -> context.Places:
@@ -150,11 +154,63 @@ class Selector:
         since: pl.Series | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the places in SCORES of the rows that :meth:`selection` keeps, rising, and their weights."""
+        counts = self._choice.counts
+        if counts is not None and not self._long and not (counts.weighted and since is not None):
+            return self._counted(counts, score, round, since)
         rows, order = self._chosen(["kept", "weight"], score, round, since)
         weight = np.empty(rows.height, dtype=np.float32)
         weight[order] = rows["weight"].to_numpy()
         places = np.sort(order[rows["kept"].to_numpy()]).astype(np.int64)
         return places, weight[places]
+
+    def _counted(
+        self, counts: Counts, score: npt.NDArray[np.float64] | None, round: int, since: pl.Series | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return what :meth:`choose` does, by the numbers of the strategy: see :mod:`pipeline.negatives.counting`."""
+        order = self._order if score is None else self.layout.hardest_first_again(score)
+        may = self._candidate[order]
+        asked = {"window": counts.window, "lot": counts.lot}
+        if asked := {name: column for name, column in asked.items() if column is not None}:
+            rows = self._context(score, order, round)
+            found = rows.select(**asked).collect(engine=context.ENGINE)
+            if counts.window is not None:
+                may = may & found["window"].to_numpy()
+        lots = None if counts.lot is None else -found["lot"].to_numpy()
+        chosen = counting.choose(
+            self.layout.starts, may, self._numbers,
+            lambda at: self.layout.lots(order[at], round=round) if lots is None else lots[at],
+        )  # fmt: skip
+        kept = ~self._negative
+        kept[order[chosen.hard]] = kept[order[chosen.drawn]] = True
+        if since is not None:
+            kept |= self._candidate & since.is_not_null().to_numpy()
+        weight = np.ones(len(kept), dtype=np.float32)
+        if counts.weighted:
+            weight[order[chosen.drawn]] = chosen.stands_for
+        return np.flatnonzero(kept), weight[kept]
+
+    @cached_property
+    def _negative(self) -> npt.NDArray[np.bool_]:
+        return (self._rows["label"] == 0).to_numpy()
+
+    @cached_property
+    def _candidate(self) -> npt.NDArray[np.bool_]:
+        return self._negative & self._rows["aside"].is_null().to_numpy() if self._guarded else self._negative
+
+    @cached_property
+    def _numbers(self) -> counting.Numbers:
+        """How many rows of each query the strategy keeps and draws."""
+        queries = self.layout.counts(self._rows["label"]).with_columns(n=self._n)
+        return counting.numbers(self._choice.counts or Counts(), queries)
+
+    def _context(
+        self, score: npt.NDArray[np.float64] | None, order: context.Places, round: int, **more: pl.Series
+    ) -> pl.LazyFrame:
+        """Return the rows, hardest first, with all that a strategy may read."""
+        scores = self._rows if score is None else self._rows.with_columns(score=score)
+        rows = context.plan(scores.with_columns(**more), self.layout, order, round=round)
+        rows = context.with_candidates(rows, pl.col("aside").is_not_null() if self._guarded else None)
+        return rows.with_columns(n=context.of_query(self._n))
 
     def _chosen(
         self,
@@ -164,13 +220,9 @@ class Selector:
         since: pl.Series | None,
     ) -> tuple[pl.DataFrame, context.Places]:
         """Return columns of SELECTION, hardest first, and the places of these rows."""
-        scores = self._rows if score is None else self._rows.with_columns(score=score)
-        scores = scores if since is None else scores.with_columns(since=since)
         order = self._order if score is None else self.layout.hardest_first(score)
-        rows = context.plan(scores, self.layout, order, round=round)
-        rows = context.with_candidates(rows, pl.col("aside").is_not_null() if self._guarded else None)
-        rows = rows.with_columns(n=context.of_query(self._n))
-        rows = self._with_choice(self._with_needs(rows, [self._choice.need]), kept_before=since is not None)
+        rows = self._context(score, order, round, **({} if since is None else {"since": since}))
+        rows = self._with_choice(self._with_needs(rows, self._needs), kept_before=since is not None)
         if not self._long:
             return rows.select(names).collect(engine=context.ENGINE), order
         more = {"row_id", "qid", "negative", "pos_count", "kept", "weight", "reason", *names}

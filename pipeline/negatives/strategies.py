@@ -17,8 +17,8 @@ from typing import Final
 import polars as pl
 
 from pipeline.negatives import training
-from pipeline.negatives.choice import Choice, Need, Strategy, one, said, share_of, up_to, why
-from pipeline.negatives.context import QUERY
+from pipeline.negatives.choice import Choice, Counts, Need, Strategy, one, said, share_of, up_to, why
+from pipeline.negatives.context import QUERY, rank_within
 from pipeline.negatives.sampling import distance_weighted, popularity, random, softmax
 
 
@@ -33,7 +33,7 @@ def top(*, n: pl.Expr) -> Choice:
     On long lists a ranker trained on these alone never sees an easy negative and ranks them on top.
     """
     kept = pl.col("rank") <= n
-    return Choice(kept, why(kept, kept_as="hard", left_as="too easy"), one())
+    return Choice(kept, why(kept, kept_as="hard", left_as="too easy"), one(), counts=Counts(hard=n))
 
 
 def semi_hard(*, n: pl.Expr, skip: float) -> Choice:
@@ -48,7 +48,7 @@ def semi_hard(*, n: pl.Expr, skip: float) -> Choice:
         pl.when(pl.col("rank") <= first).then(said("too hard"))
         .when(kept).then(said("semi-hard")).otherwise(said("too easy"))
     )  # fmt: skip
-    return Choice(kept, reason, one())
+    return Choice(kept, reason, one(), counts=Counts(hard=n, skip=first))
 
 
 def margin(*, n: pl.Expr, margin: float) -> Choice:
@@ -68,7 +68,7 @@ def margin(*, n: pl.Expr, margin: float) -> Choice:
         .when(~below).then(said("too hard"))
         .when(kept).then(said("semi-hard")).otherwise(said("too easy"))
     )  # fmt: skip
-    return Choice(kept, reason, one())
+    return Choice(kept, reason, one(), counts=Counts(hard=n, window=window))
 
 
 def false_positive(*, n: pl.Expr) -> Choice:
@@ -86,12 +86,12 @@ def false_positive(*, n: pl.Expr) -> Choice:
         pl.when(pl.col("pos_count") == 0).then(said("no positive"))
         .when(kept).then(said("false positive")).otherwise(said("too easy"))
     )  # fmt: skip
-    return Choice(kept, reason, one())
+    return Choice(kept, reason, one(), counts=Counts(hard=n, window=mistake))
 
 
 def _rank_within(window: pl.Expr) -> pl.Expr:
     """Return 1 for the query's hardest candidate in ``window``."""
-    return pl.col("rank").rank("ordinal").over(QUERY, "candidate", window)
+    return rank_within("rank", pl.col("candidate") & window)
 
 
 def ohem(*, n: pl.Expr, similarity: float) -> Choice:
@@ -123,16 +123,19 @@ def mixed(*, n: pl.Expr, hard_share: float) -> Choice:
     hard = pl.col("rank") <= hard_count
     rest = pl.col("count") - pl.min_horizontal("count", hard_count)
     drawn = pl.min_horizontal(n - hard_count, rest)
-    lot = pl.col("draw").rank("ordinal").over(QUERY, "candidate", hard)
+    lot = rank_within("draw", pl.col("candidate") & ~hard)
     kept = hard | (lot <= drawn)
     reason = pl.when(hard).then(said("hard")).when(kept).then(said("random")).otherwise(said("not drawn"))
     weight = pl.when(hard).then(1.0).otherwise(rest / drawn).cast(pl.Float32)
-    return Choice(kept, reason, weight, hard=hard)
+    counts = Counts(hard=hard_count, drawn=n - hard_count, weighted=True)
+    return Choice(kept, reason, weight, hard=hard, counts=counts)
 
 
 def mixed_unweighted(*, n: pl.Expr, hard_share: float) -> Choice:
     """Keep what `mixed` keeps, every negative at weight 1: how much of its effect is the weights'."""
-    return replace(mixed(n=n, hard_share=hard_share), weight=one())
+    choice = mixed(n=n, hard_share=hard_share)
+    counts = choice.counts and replace(choice.counts, weighted=False)
+    return replace(choice, weight=one(), counts=counts)
 
 
 STRATEGIES: Final[dict[str, Strategy]] = {
