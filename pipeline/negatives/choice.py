@@ -40,6 +40,8 @@ class Choice:
         need: The column its expressions read beside those of the context.
         hard: It is one of the hard ones, for a strategy that keeps these apart from easy ones. No draw
             decides it.
+        by_rank: The expressions read nothing but ``rank`` and what is one for the whole query, and have no
+            window: they say the same of rows in any order.
     """
 
     kept: pl.Expr
@@ -47,6 +49,7 @@ class Choice:
     weight: pl.Expr
     need: Need | None = None
     hard: pl.Expr | None = None
+    by_rank: bool = False
 
 
 Strategy = Callable[..., Choice]

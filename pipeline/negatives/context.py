@@ -77,20 +77,26 @@ def order_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> 
     """
     order = np.empty(len(value), dtype=np.uint32)
     cuts = edges(starts, _AT_ONCE)
+    # Memory that is used again is there already; asking the system for new costs more than any step but the sort.
+    space = np.empty((2, max(np.diff(starts[cuts]), default=0)), dtype=np.uint64)
+    count = np.arange(space.shape[1], dtype=np.uint64)
     for first, last in pairwise(cuts):
         low, high = starts[first], starts[last]
+        key, other = space[:, : high - low]
         # The bits of a float rise with it, once those of a negative one are turned; 0.0 makes one zero of two.
-        bits = (value[low:high] + 0.0).view(np.int64)
-        bits ^= (bits >> 63) & np.int64(2**63 - 1)
-        key = bits.view(np.uint64) ^ np.uint64(1 << 63)
+        np.add(value[low:high], 0.0, out=key.view(np.float64))
+        turned = np.right_shift(key.view(np.int64), 63, out=other.view(np.int64)).view(np.uint64)
+        turned |= np.uint64(1 << 63)
+        key ^= turned
         for_group, for_place = (np.uint64(int(n).bit_length()) for n in (last - first, high - low))
         key >>= for_group + for_place
         key <<= for_place
-        groups = np.arange(last - first, dtype=np.uint64) << (np.uint64(64) - for_group)
+        groups = count[: last - first] << (np.uint64(64) - for_group)
         key |= np.repeat(groups, np.diff(starts[first : last + 1]))
-        key |= np.arange(high - low, dtype=np.uint64)
+        key |= count[: high - low]
         key.sort()
-        at = (key & ((np.uint64(1) << for_place) - np.uint64(1))).astype(np.int64) + low
+        at = np.bitwise_and(key, (np.uint64(1) << for_place) - np.uint64(1), out=other).view(np.int64)
+        at += low
         key >>= for_place
         same = key[1:] == key[:-1]
         if same.any():
@@ -101,8 +107,9 @@ def order_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> 
 
 def _settle(at: Ints, same: npt.NDArray[np.bool_], value: Floats, tie: Callable[[Ints], Floats]) -> None:
     """Order, in place, the positions ``at`` that are not told apart from the next: ``same``."""
-    slots = np.flatnonzero(np.append(same, False) | np.append(False, same))
-    run = np.append(0, np.cumsum(~same))[slots]
+    as_before = np.append(False, same)
+    slots = np.flatnonzero(np.append(same, False) | as_before)
+    run = np.cumsum(~as_before[slots])
     rows = at[slots]
     at[slots] = rows[np.lexsort((tie(rows), value[rows], run))]
 
@@ -117,10 +124,12 @@ class Layout:
     Attributes:
         starts: Offsets of the queries in the laid rows, the end included, shape ``(queries + 1,)``.
         sizes: Rows of each query.
+        whole: The rows of each query come one after another: the laid rows are the given ones.
     """
 
     starts: Ints
     sizes: Ints
+    whole: bool
 
     def __init__(self, keys: pl.DataFrame, *, seed: int) -> None:
         self._row_id, self._seed = keys["row_id"], seed
@@ -130,6 +139,7 @@ class Layout:
             query = keys["qid"].rank("dense")
             self._place = np.argsort(query.to_numpy(), kind="stable")
             starts = run_starts(query.gather(self._place))
+        self.whole = self._place is None
         self.starts = np.append(starts, keys.height)
         self.sizes = np.diff(self.starts)
 
@@ -145,6 +155,17 @@ class Layout:
         place = self._place
         order = order_within(self.starts, -score[place], lambda at: self._tie(place[at]))
         return place[order].astype(np.uint32)
+
+    def ranks(self, score: Floats, label: pl.Series) -> npt.NDArray[np.uint32]:
+        """Return 1 for the query's hardest negative, ties drawn, and 0 for positives; where queries come whole."""
+        negative = label.to_numpy() == 0
+        rows = np.flatnonzero(negative)
+        counts = np.add.reduceat(negative, self.starts[:-1], dtype=np.int64) if len(rows) else self.sizes * 0
+        starts = np.append(0, np.cumsum(counts))
+        hardest = rows[order_within(starts, -score[rows], lambda at: self._tie(rows[at]))]
+        rank = np.zeros(len(score), dtype=np.uint32)
+        rank[hardest] = np.arange(1, len(rows) + 1) - np.repeat(starts[:-1], counts)
+        return rank
 
     def sums(self, mask: pl.Series) -> npt.NDArray[np.uint32]:
         """Count, for each query, the rows of a mask in the order of the keys."""
@@ -190,13 +211,14 @@ def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     return rows.sort("place").drop("place").with_columns(scores["qid"]).collect(engine=ENGINE)
 
 
-def plan(scores: pl.DataFrame, layout: Layout, order: Places, *, round: int = 0) -> pl.LazyFrame:
+def plan(scores: pl.DataFrame, layout: Layout, order: Places | None, *, round: int = 0) -> pl.LazyFrame:
     """Add the context columns to SCORES, computing those that are asked for.
 
     Args:
         scores: SCORES.
         layout: Of the same rows.
-        order: :meth:`Layout.hardest_first` of their scores.
+        order: :meth:`Layout.hardest_first` of their scores; None, for queries that come whole: leave the rows
+            where they are. Sums may then differ in the last bit, and what equals one another in the order.
         round: Number of the choice, when the same rows are chosen from again and again: each has draws of its own.
 
     Returns:
@@ -211,16 +233,20 @@ def plan(scores: pl.DataFrame, layout: Layout, order: Places, *, round: int = 0)
     deviation = score - score.mean().over(QUERY)
     # At most 1, so that squares of huge or tiny scores neither overflow nor vanish.
     deviation = deviation / deviation.abs().max().over(QUERY)
-    return (
+    if order is None:
+        rows = scores.lazy()
+        neg_rank = pl.lit(pl.Series(layout.ranks(scores["score"].to_numpy(), scores["label"])))
+    else:
         # In this order every rank is a running count, and every sum is the same for any row order.
-        scores.lazy()
-        .with_columns(pl.all().gather(order))
-        .with_columns(layout.laid(), negative=pl.col("label") == 0)
+        rows = scores.lazy().with_columns(pl.all().gather(order))
+        neg_rank = pl.col("negative").cum_sum() - of_query(before)
+    return (
+        rows.with_columns(layout.laid(), negative=pl.col("label") == 0)
         .with_columns(
             draw=pl.col("row_id").map_batches(
                 lambda ids: layout.draw(ids, round=round), return_dtype=pl.Float64, is_elementwise=True
             ),
-            neg_rank=pl.when("negative").then(pl.col("negative").cum_sum() - of_query(before)),
+            neg_rank=pl.when("negative").then(neg_rank),
             neg_count=of_query(counts["neg_count"]),
             pos_count=of_query(counts["pos_count"]),
             pos_min=positive.min().over(QUERY),
