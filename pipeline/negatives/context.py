@@ -27,7 +27,7 @@ After the guards, five more describe the candidates, the negatives no guard set 
 What SCORES cannot tell, :mod:`pipeline.negatives.training` adds for the arms that ask for it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Final, TypeVar
 
@@ -67,15 +67,34 @@ def edges(starts: Ints, rows: int) -> Ints:
 def order_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> Places:
     """Return the positions sorted by group, then value, then tie, then position; shape ``(n,)``.
 
-    One sort of integers that hold the group, the first bits of the value and the position; rows whose values
-    have these bits in common are then put in order among themselves.
-
     Args:
         starts: Offsets of the groups, the end included, shape ``(groups + 1,)``.
         value: Shape ``(n,)``, finite.
         tie: Given positions, returns what decides between those of equal value.
     """
     order = np.empty(len(value), dtype=np.uint32)
+    for first, last, at in _sorted(starts, value, tie):
+        order[starts[first] : starts[last]] = at
+    return order
+
+
+def ranks_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> Places:
+    """Return the rank of each position in its group, 1 the first, in the order of :func:`order_within`."""
+    rank = np.empty(len(value), dtype=np.uint32)
+    below, sizes = starts.astype(np.uint32), np.diff(starts)
+    for first, last, at in _sorted(starts, value, tie):
+        after = np.arange(below[first] + 1, below[last] + 1, dtype=np.uint32)
+        after -= np.repeat(below[first:last], sizes[first:last])
+        rank[at] = after
+    return rank
+
+
+def _sorted(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> Iterator[tuple[int, int, Ints]]:
+    """Yield first and last group and sorted positions of pieces, which may only be read until the next.
+
+    One sort of integers that hold the group, the first bits of the value and the position; rows whose values
+    have these bits in common are then put in order among themselves.
+    """
     cuts = edges(starts, _AT_ONCE)
     # Memory that is used again is there already; asking the system for new costs more than any step but the sort.
     space = np.empty((2, max(np.diff(starts[cuts]), default=0)), dtype=np.uint64)
@@ -91,7 +110,7 @@ def order_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> 
         for_group, for_place = (np.uint64(int(n).bit_length()) for n in (last - first, high - low))
         key >>= for_group + for_place
         key <<= for_place
-        groups = count[: last - first] << (np.uint64(64) - for_group)
+        groups = np.arange(last - first, dtype=np.uint64) << (np.uint64(64) - for_group)
         key |= np.repeat(groups, np.diff(starts[first : last + 1]))
         key |= count[: high - low]
         key.sort()
@@ -101,8 +120,7 @@ def order_within(starts: Ints, value: Floats, tie: Callable[[Ints], Floats]) -> 
         same = key[1:] == key[:-1]
         if same.any():
             _settle(at, same, value, tie)
-        order[low:high] = at
-    return order
+        yield first, last, at
 
 
 def _settle(at: Ints, same: npt.NDArray[np.bool_], value: Floats, tie: Callable[[Ints], Floats]) -> None:
@@ -156,27 +174,24 @@ class Layout:
         order = order_within(self.starts, -score[place], lambda at: self._tie(place[at]))
         return place[order].astype(np.uint32)
 
-    def ranks(self, score: Floats, label: pl.Series) -> npt.NDArray[np.uint32]:
+    def ranks(self, score: Floats, label: npt.NDArray[np.uint8]) -> Places:
         """Return 1 for the query's hardest negative, ties drawn, and 0 for positives; where queries come whole."""
-        negative = label.to_numpy() == 0
-        rows = np.flatnonzero(negative)
-        counts = np.add.reduceat(negative, self.starts[:-1], dtype=np.int64) if len(rows) else self.sizes * 0
-        starts = np.append(0, np.cumsum(counts))
-        hardest = rows[order_within(starts, -score[rows], lambda at: self._tie(rows[at]))]
-        rank = np.zeros(len(score), dtype=np.uint32)
-        rank[hardest] = np.arange(1, len(rows) + 1) - np.repeat(starts[:-1], counts)
+        negatives = np.flatnonzero(label == 0)
+        starts = np.searchsorted(negatives, self.starts)
+        rank = np.zeros(len(label), dtype=np.uint32)
+        rank[negatives] = ranks_within(starts, -score[negatives], lambda at: self._tie(negatives[at]))
         return rank
 
-    def sums(self, mask: pl.Series) -> npt.NDArray[np.uint32]:
+    def sums(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
         """Count, for each query, the rows of a mask in the order of the keys."""
-        here = mask.to_numpy() if self._place is None else mask.to_numpy()[self._place]
+        here = mask if self._place is None else mask[self._place]
         if not len(here):
             return np.zeros(0, np.uint32)
         return np.add.reduceat(here, self.starts[:-1], dtype=np.uint32)
 
     def counts(self, label: pl.Series) -> pl.DataFrame:
         """Return ``neg_count`` and ``pos_count``, one row per query."""
-        neg_count = self.sums(label == 0)
+        neg_count = self.sums(label.to_numpy() == 0)
         pos_count = self.sizes.astype(np.uint32) - neg_count
         return pl.DataFrame({"neg_count": neg_count, "pos_count": pos_count})
 
@@ -191,8 +206,19 @@ class Layout:
 
 def run_starts(qid: pl.Series) -> Ints:
     """Return the places where another query begins."""
-    changes = (qid.slice(1) != qid.slice(0, max(len(qid) - 1, 0))).to_numpy()
-    return np.append(np.zeros(min(len(qid), 1), np.int64), np.flatnonzero(changes) + 1)
+    changes = qid.slice(1) != qid.slice(0, max(len(qid) - 1, 0))
+    return np.append(np.zeros(min(len(qid), 1), np.int64), np.flatnonzero(flags(changes)) + 1)
+
+
+def flags(mask: pl.Series) -> npt.NDArray[np.bool_]:
+    """Return a mask without nulls as NumPy's, in a twentieth of the time that ``to_numpy`` takes."""
+    bits = mask.to_arrow()
+    if not len(bits):
+        return np.zeros(0, dtype=np.bool_)
+    stored = np.frombuffer(bits.buffers()[1], dtype=np.uint8)
+    return np.unpackbits(stored, count=bits.offset + len(bits), bitorder="little")[bits.offset :].view(
+        np.bool_
+    )
 
 
 def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
@@ -235,7 +261,7 @@ def plan(scores: pl.DataFrame, layout: Layout, order: Places | None, *, round: i
     deviation = deviation / deviation.abs().max().over(QUERY)
     if order is None:
         rows = scores.lazy()
-        neg_rank = pl.lit(pl.Series(layout.ranks(scores["score"].to_numpy(), scores["label"])))
+        neg_rank = pl.lit(pl.Series(layout.ranks(scores["score"].to_numpy(), scores["label"].to_numpy())))
     else:
         # In this order every rank is a running count, and every sum is the same for any row order.
         rows = scores.lazy().with_columns(pl.all().gather(order))

@@ -149,7 +149,7 @@ class Selector:
 
     def shortfall(self, kept_negatives: pl.Series) -> int:
         """Return how many negatives a choice is short of what the budget asks for: :func:`shortfall`."""
-        return _shortfall(self._n, self.layout.sums(kept_negatives))
+        return _shortfall(self._n, self.layout.sums(context.flags(kept_negatives)))
 
     def choose(
         self,
@@ -273,7 +273,7 @@ def shortfall(selection: pl.DataFrame, budget: Budget) -> int:
     """Count the negatives that the budget asks for and a guard, the strategy or the limit left no room for."""
     layout = context.Layout(selection, seed=0)
     n = layout.counts(selection["label"]).select(n=budget.n)["n"]
-    return _shortfall(n, layout.sums((selection["label"] == 0) & selection["kept"]))
+    return _shortfall(n, layout.sums(context.flags((selection["label"] == 0) & selection["kept"])))
 
 
 def _shortfall(n: pl.Series, kept: npt.NDArray[np.uint32]) -> int:
