@@ -20,7 +20,7 @@ from pipeline.negatives.choice import REASON
 from pipeline.negatives.context import edges, run_starts
 
 ROWS: Final = 1 << 20
-"""Rows a block aims at: more cost more memory and, out of the processor's cache, more time."""
+"""Rows a block aims at: fewer cost more time, as planning takes as long for few rows as for many, more memory."""
 _COLUMNS: Final = ("row_id", "qid", "label", "score")
 
 Ints = npt.NDArray[np.int64]
@@ -114,7 +114,8 @@ def tally(reasons: pl.Series) -> pl.DataFrame:
     """Return the reasons that occur as ``word, code, count``, in order of the alphabet."""
     codes = reasons.to_physical().alias("code")
     # A pass for each code there may be, of which there are few, is quicker than counting all row by row.
-    known = range(int(codes.max()) + 1) if len(codes) else []  # type: ignore[call-overload]
+    most = codes.max()
+    known = range(most + 1 if isinstance(most, int) else 0)
     counts = pl.Series("count", [(codes == code).sum() for code in known], dtype=pl.Int64)
     words = pl.DataFrame([pl.Series("code", known, dtype=pl.UInt8), counts]).filter(pl.col("count") > 0)
     names = words["code"].cat.to(REASON).cast(pl.String).alias("word")

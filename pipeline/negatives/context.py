@@ -216,9 +216,8 @@ def flags(mask: pl.Series) -> npt.NDArray[np.bool_]:
     if not len(bits):
         return np.zeros(0, dtype=np.bool_)
     stored = np.frombuffer(bits.buffers()[1], dtype=np.uint8)
-    return np.unpackbits(stored, count=bits.offset + len(bits), bitorder="little")[bits.offset :].view(
-        np.bool_
-    )
+    unpacked = np.unpackbits(stored, count=bits.offset + len(bits), bitorder="little")
+    return unpacked[bits.offset :].view(np.bool_)
 
 
 def build(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
@@ -243,12 +242,12 @@ def plan(scores: pl.DataFrame, layout: Layout, order: Places | None, *, round: i
     Args:
         scores: SCORES.
         layout: Of the same rows.
-        order: :meth:`Layout.hardest_first` of their scores; None, for queries that come whole: leave the rows
-            where they are. Sums may then differ in the last bit, and what equals one another in the order.
+        order: :meth:`Layout.hardest_first` of their scores; None, for queries that come whole: as they are.
+            Sums, and so ``z``, may then differ in the last bit, and ranks of what is equal.
         round: Number of the choice, when the same rows are chosen from again and again: each has draws of its own.
 
     Returns:
-        The rows in ``order``, by query and then hardest first; ``qid`` counts the queries from 0, as windows
+        The rows in ``order``, by query and then, but for None, hardest first; ``qid`` counts the queries from 0, as windows
         over numbers cost less than those over text.
     """
     counts = layout.counts(scores["label"])

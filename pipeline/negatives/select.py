@@ -122,11 +122,10 @@ class Selector:
         names = ["neg_rank", "kept", "weight", "reason", *self._grade]
         given = self._rows.select("row_id", "qid", "label", "score")
         given = given if score is None else given.with_columns(score=score)
-        # To put rows in order and back costs more than a choice that goes by nothing but their ranks.
         if self._choice.by_rank and self.layout.whole and not self._long:
-            return given.with_columns(
-                self._planned(None, score, round, since).select(names).collect(engine=context.ENGINE)
-            )
+            # To put all columns in order and back would take twice as long as to rank and choose.
+            rows = self._planned(None, score, round, since)
+            return given.with_columns(rows.select(names).collect(engine=context.ENGINE))
         found, order = self._chosen(names, score, round, since)
         # Nulls take as long to carry along as all the rest.
         found = found.with_columns(pl.col("neg_rank").fill_null(0)).select(pl.all().gather(_back(order)))
