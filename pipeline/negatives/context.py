@@ -247,8 +247,8 @@ def plan(scores: pl.DataFrame, layout: Layout, order: Places | None, *, round: i
         round: Number of the choice, when the same rows are chosen from again and again: each has draws of its own.
 
     Returns:
-        The rows in ``order``, by query and then, but for None, hardest first; ``qid`` counts the queries from 0, as windows
-        over numbers cost less than those over text.
+        The rows in ``order``, by query and then, but for None, hardest first; ``qid`` counts the queries from 0,
+        as windows over numbers cost less than those over text.
     """
     counts = layout.counts(scores["label"])
     before = counts["neg_count"].cum_sum() - counts["neg_count"]
