@@ -11,6 +11,7 @@ from pipeline import parts, tables
 from pipeline.config import SelectConfig
 from pipeline.negatives import blocks, context, select
 from pipeline.negatives.arms import parse
+from pipeline.negatives.strategies import STRATEGIES
 from tests.samples import scores_of
 
 CONFIG = SelectConfig()
@@ -103,13 +104,17 @@ def test_bytes_depend_on_the_rows_alone(write, monkeypatch):
     assert out.read_bytes() == bytes_of
 
 
-def test_rows_in_any_order_are_chosen_from_as_in_order(write, monkeypatch):
+@pytest.mark.parametrize(
+    "arm",
+    ["all", "mixed-50-guard50", "top-40", "top-40-guard50-skip5", "semi-hard-30", "semi-hard-n1-guard75"],
+)
+def test_rows_in_any_order_are_chosen_from_as_in_order(write, monkeypatch, arm):
     """Where queries do not come whole, each row has the outcome it has where they do."""
     monkeypatch.setattr(blocks, "ROWS", 6)
-    out, facts = run(write(), "mixed-50-guard50")
+    out, facts = run(write(), arm)
     rows = pl.read_parquet(out)
     mixed = SCORES.sample(fraction=1.0, shuffle=True, seed=5)
-    out, others = run(write(mixed), "mixed-50-guard50")
+    out, others = run(write(mixed), arm)
     assert others == facts
     assert pl.read_parquet(out)["row_id"].equals(mixed["row_id"])
     assert pl.read_parquet(out).sort("row_id").equals(rows)
@@ -121,17 +126,33 @@ values = st.sampled_from(
 
 
 @given(
-    sizes=st.lists(st.integers(1, 6), max_size=8), data=st.data(), at_once=st.sampled_from([1, 5, 1 << 16])
+    sizes=st.lists(st.integers(0, 6), max_size=8), data=st.data(), at_once=st.sampled_from([1, 5, 1 << 16])
 )
 def test_order_is_that_of_lexsort(sizes, data, at_once):
-    """By group, then value, then tie, then position, as NumPy has it."""
+    """By group, then value, then tie, then position, as NumPy has it; and so are the ranks within the groups."""
     n = sum(sizes)
     value = np.array(data.draw(st.lists(values, min_size=n, max_size=n)), dtype=float)
     tie = np.array(data.draw(st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=n, max_size=n)), dtype=float)
     group = np.repeat(np.arange(len(sizes)), sizes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(context, "_AT_ONCE", at_once)
-        found = context.order_within(
-            np.append(0, np.cumsum(sizes, dtype=np.int64)), value, lambda at: tie[at]
-        )
+        starts = np.append(0, np.cumsum(sizes, dtype=np.int64))
+        found = context.order_within(starts, value, lambda at: tie[at])
+        ranks = context.ranks_within(starts, value, lambda at: tie[at])
     assert found.tolist() == np.lexsort((tie, value, group)).tolist()
+    assert ranks[found].tolist() == [rank for size in sizes for rank in range(1, size + 1)]
+
+
+@given(mask=st.lists(st.booleans(), max_size=40), offset=st.integers(0, 20))
+def test_flags_are_the_mask(mask, offset):
+    """Bits that begin anywhere in a byte come out one by one, as Polars has them."""
+    series = pl.Series(mask, dtype=pl.Boolean).slice(offset)
+    assert context.flags(series).tolist() == series.to_list() == mask[offset:]
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_what_goes_by_rank_reads_nothing_else_of_a_row(name):
+    """So that rows need not be put in order: such a strategy reads ranks and counts of the query alone."""
+    choice = parse(name if name == "all" else f"{name}-20").choice(CONFIG, n=pl.col("n"))
+    reads = {root for said in (choice.kept, choice.reason, choice.weight) for root in said.meta.root_names()}
+    assert choice.by_rank == (reads <= {"rank", "count", "n", "neg_count", "pos_count"})

@@ -64,6 +64,8 @@ class Choice:
         hard: It is one of the hard ones, for a strategy that keeps these apart from easy ones. No draw
             decides it.
         counts: What ``kept`` and ``weight`` say, in numbers, where it can be said so.
+        by_rank: The expressions read nothing but ``rank`` and what is one for the whole query, and have no
+            window: they say the same of rows in any order.
     """
 
     kept: pl.Expr
@@ -72,6 +74,7 @@ class Choice:
     need: Need | None = None
     hard: pl.Expr | None = None
     counts: Counts | None = None
+    by_rank: bool = False
 
 
 Strategy = Callable[..., Choice]

@@ -124,9 +124,13 @@ class Selector:
     ) -> pl.DataFrame:
         """Return SELECTION as :meth:`selection` does, its reasons :data:`~pipeline.negatives.choice.REASON`."""
         names = ["neg_rank", "kept", "weight", "reason", *self._grade]
-        found, order = self._chosen(names, score, round, since)
         given = self._rows.select("row_id", "qid", "label", "score")
         given = given if score is None else given.with_columns(score=score)
+        if self._choice.by_rank and self.layout.whole and not self._long:
+            # To put all columns in order and back would take twice as long as to rank and choose.
+            rows = self._planned(None, score, round, since)
+            return given.with_columns(rows.select(names).collect(engine=context.ENGINE))
+        found, order = self._chosen(names, score, round, since)
         # Nulls take as long to carry along as all the rest.
         found = found.with_columns(pl.col("neg_rank").fill_null(0)).select(pl.all().gather(_back(order)))
         return given.with_columns(found).with_columns(neg_rank=pl.when(pl.col("label") == 0).then("neg_rank"))
@@ -146,6 +150,10 @@ class Selector:
             mask = mask | other["kept"].cast(pl.UInt32) * (1 << bag)
         return found.with_columns(**columns, bags=mask)
 
+    def shortfall(self, kept_negatives: pl.Series) -> int:
+        """Return how many negatives a choice is short of what the budget asks for: :func:`shortfall`."""
+        return _shortfall(self._n, self.layout.sums(context.flags(kept_negatives)))
+
     def choose(
         self,
         score: npt.NDArray[np.float64] | None = None,
@@ -160,7 +168,7 @@ class Selector:
         rows, order = self._chosen(["kept", "weight"], score, round, since)
         weight = np.empty(rows.height, dtype=np.float32)
         weight[order] = rows["weight"].to_numpy()
-        places = np.sort(order[rows["kept"].to_numpy()]).astype(np.int64)
+        places = np.sort(order[context.flags(rows["kept"])]).astype(np.int64)
         return places, weight[places]
 
     def _counted(
@@ -174,7 +182,7 @@ class Selector:
             rows = self._context(score, order, round)
             found = rows.select(**asked).collect(engine=context.ENGINE)
             if counts.window is not None:
-                may = may & found["window"].to_numpy()
+                may = may & context.flags(found["window"])
         lots = None if counts.lot is None else -found["lot"].to_numpy()
         chosen = counting.choose(
             self.layout.starts, may, self._numbers,
@@ -183,7 +191,7 @@ class Selector:
         kept = ~self._negative
         kept[order[chosen.hard]] = kept[order[chosen.drawn]] = True
         if since is not None:
-            kept |= self._candidate & since.is_not_null().to_numpy()
+            kept |= self._candidate & context.flags(since.is_not_null())
         weight = np.ones(len(kept), dtype=np.float32)
         if counts.weighted:
             weight[order[chosen.drawn]] = chosen.stands_for
@@ -191,11 +199,13 @@ class Selector:
 
     @cached_property
     def _negative(self) -> npt.NDArray[np.bool_]:
-        return (self._rows["label"] == 0).to_numpy()
+        return context.flags(self._rows["label"] == 0)
 
     @cached_property
     def _candidate(self) -> npt.NDArray[np.bool_]:
-        return self._negative & self._rows["aside"].is_null().to_numpy() if self._guarded else self._negative
+        return (
+            self._negative & context.flags(self._rows["aside"].is_null()) if self._guarded else self._negative
+        )
 
     @cached_property
     def _numbers(self) -> counting.Numbers:
@@ -204,9 +214,13 @@ class Selector:
         return counting.numbers(self._choice.counts or Counts(), queries)
 
     def _context(
-        self, score: npt.NDArray[np.float64] | None, order: context.Places, round: int, **more: pl.Series
+        self,
+        score: npt.NDArray[np.float64] | None,
+        order: context.Places | None,
+        round: int,
+        **more: pl.Series,
     ) -> pl.LazyFrame:
-        """Return the rows, hardest first, with all that a strategy may read."""
+        """Return the rows in ``order`` with all that a strategy may read."""
         scores = self._rows if score is None else self._rows.with_columns(score=score)
         rows = context.plan(scores.with_columns(**more), self.layout, order, round=round)
         rows = context.with_candidates(rows, pl.col("aside").is_not_null() if self._guarded else None)
@@ -221,13 +235,23 @@ class Selector:
     ) -> tuple[pl.DataFrame, context.Places]:
         """Return columns of SELECTION, hardest first, and the places of these rows."""
         order = self._order if score is None else self.layout.hardest_first(score)
-        rows = self._context(score, order, round, **({} if since is None else {"since": since}))
-        rows = self._with_choice(self._with_needs(rows, self._needs), kept_before=since is not None)
+        rows = self._planned(order, score, round, since)
         if not self._long:
             return rows.select(names).collect(engine=context.ENGINE), order
         more = {"row_id", "qid", "negative", "pos_count", "kept", "weight", "reason", *names}
         found = _within_limit(rows.select(more).collect(engine=context.ENGINE), seed=self._seed)
         return found.select(names), order
+
+    def _planned(
+        self,
+        order: context.Places | None,
+        score: npt.NDArray[np.float64] | None,
+        round: int,
+        since: pl.Series | None,
+    ) -> pl.LazyFrame:
+        """Return the context and SELECTION of the rows in ``order``; None: as they are."""
+        rows = self._context(score, order, round, **({} if since is None else {"since": since}))
+        return self._with_choice(self._with_needs(rows, self._needs), kept_before=since is not None)
 
     def _with_choice(self, rows: pl.LazyFrame, *, kept_before: bool) -> pl.LazyFrame:
         """Add what is kept, why, at what weight and in which grade."""
@@ -249,7 +273,8 @@ class Selector:
             rows = rows.with_columns(kept=pl.col("kept") | earlier, reason=why)
         kept = pl.col("kept")
         if choice.weight.meta.eq(one()):
-            return rows.with_columns(weight=kept.cast(pl.Float32))
+            # A tenth of the time that a cast takes.
+            return rows.with_columns(weight=pl.when(kept).then(one()).otherwise(pl.lit(0.0, pl.Float32)))
         weight = pl.when(pl.col("candidate")).then(choice.weight).otherwise(1.0)
         return rows.with_columns(weight=pl.when(kept).then(weight).otherwise(0.0).cast(pl.Float32))
 
@@ -303,13 +328,14 @@ def _within_limit(rows: pl.DataFrame, *, seed: int) -> pl.DataFrame:
 
 def shortfall(selection: pl.DataFrame, budget: Budget) -> int:
     """Count the negatives that the budget asks for and a guard, the strategy or the limit left no room for."""
-    return _shortfall(selection, budget, context.Layout(selection, seed=0))
+    layout = context.Layout(selection, seed=0)
+    n = layout.counts(selection["label"]).select(n=budget.n)["n"]
+    return _shortfall(n, layout.sums(context.flags((selection["label"] == 0) & selection["kept"])))
 
 
-def _shortfall(selection: pl.DataFrame, budget: Budget, layout: context.Layout) -> int:
-    kept = layout.sums((selection["label"] == 0) & selection["kept"]).astype(np.int64)
-    missing = (budget.n.cast(pl.Int64) - pl.lit(pl.Series(kept))).clip(lower_bound=0)
-    return int(layout.counts(selection["label"]).select(missing.sum()).item() or 0)
+def _shortfall(n: pl.Series, kept: npt.NDArray[np.uint32]) -> int:
+    """Return how many of ``n`` negatives a query are missing, over all queries."""
+    return int(np.maximum(n.to_numpy().astype(np.int64) - kept, 0).sum())
 
 
 def too_long(keys: pl.DataFrame, where: Path) -> list[str]:
@@ -364,7 +390,7 @@ def run(
     starts = None if ranked or arm.reads(config) else blocks.query_starts(scores)
     if starts is not None:
         some = (Selector(rows, arm, config=config, seed=seed) for rows in blocks.read(scores, starts))
-        return _written(((_decided(each, arm), each.layout) for each in some), out, arm, qid=qid)
+        return _written(((_decided(each, arm), each) for each in some), out, arm, qid=qid)
     training = Training.of_files(files) if files else None
     table = pl.read_parquet(scores)
     score = since = None
@@ -376,7 +402,7 @@ def run(
         since = found["since"] if arm.rounds > 1 else None
     selector = Selector(table, arm, config=config, seed=seed, training=training)
     rows = _decided(selector, arm, score, round=round, since=since)
-    return _written([(rows, selector.layout)], out, arm, qid=qid)
+    return _written([(rows, selector)], out, arm, qid=qid)
 
 
 def _decided(
@@ -398,24 +424,25 @@ def run_all(files: Sequence[Path], out: Path, *, arm: Arm, config: SelectConfig,
     keys = parts.read_keys(files).with_columns(score=pl.lit(None, dtype=pl.Float64))
     selector = Selector(keys, arm, config=config, seed=seed)
     rows = selector.decided().with_columns(neg_rank=pl.lit(None, dtype=pl.UInt32))
-    return _written([(rows, selector.layout)], out, arm, qid=parts.schema_of(files).field("qid").type)
+    return _written([(rows, selector)], out, arm, qid=parts.schema_of(files).field("qid").type)
 
 
 def _written(
-    pieces: Iterable[tuple[pl.DataFrame, context.Layout]], out: Path, arm: Arm, *, qid: pa.DataType
+    pieces: Iterable[tuple[pl.DataFrame, Selector]], out: Path, arm: Arm, *, qid: pa.DataType
 ) -> dict[str, Any]:
     """Write SELECTION; return how many rows it keeps and what it falls short of."""
     names = ("rows", "of_rows", "negatives", "of_negatives", "weighted", "shortfall")
     facts = dict.fromkeys(names, 0)
     reasons: Counter[str] = Counter()
     with blocks.Writer(out, tables.selection(qid=qid, bags=arm.bags > 1, graded=arm.graded)) as writer:
-        for rows, layout in pieces:
+        for rows, selector in pieces:
             reasons.update(writer.write(rows))
             negative, kept = rows["label"] == 0, rows["kept"]
+            kept_negatives = negative & kept
             facts["rows"] += int(kept.sum())
             facts["of_rows"] += rows.height
-            facts["negatives"] += int((negative & kept).sum())
+            facts["negatives"] += int(kept_negatives.sum())
             facts["of_negatives"] += int(negative.sum())
             facts["weighted"] += int((kept & (rows["weight"] != 1)).sum())
-            facts["shortfall"] += _shortfall(rows, arm.budget, layout)
+            facts["shortfall"] += selector.shortfall(kept_negatives)
     return facts | {"weighted": facts["weighted"] > 0, "reasons": dict(sorted(reasons.items()))}

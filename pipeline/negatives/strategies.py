@@ -24,7 +24,7 @@ from pipeline.negatives.sampling import distance_weighted, popularity, random, s
 
 def keep_all() -> Choice:
     """Keep every negative: the full data, the baseline of every comparison."""
-    return Choice(kept=pl.lit(True), reason=said("all"), weight=one())
+    return Choice(kept=pl.lit(True), reason=said("all"), weight=one(), by_rank=True)
 
 
 def top(*, n: pl.Expr) -> Choice:
@@ -33,7 +33,8 @@ def top(*, n: pl.Expr) -> Choice:
     On long lists a ranker trained on these alone never sees an easy negative and ranks them on top.
     """
     kept = pl.col("rank") <= n
-    return Choice(kept, why(kept, kept_as="hard", left_as="too easy"), one(), counts=Counts(hard=n))
+    reason = why(kept, kept_as="hard", left_as="too easy")
+    return Choice(kept, reason, one(), counts=Counts(hard=n), by_rank=True)
 
 
 def semi_hard(*, n: pl.Expr, skip: float) -> Choice:
@@ -48,7 +49,7 @@ def semi_hard(*, n: pl.Expr, skip: float) -> Choice:
         pl.when(pl.col("rank") <= first).then(said("too hard"))
         .when(kept).then(said("semi-hard")).otherwise(said("too easy"))
     )  # fmt: skip
-    return Choice(kept, reason, one(), counts=Counts(hard=n, skip=first))
+    return Choice(kept, reason, one(), counts=Counts(hard=n, skip=first), by_rank=True)
 
 
 def margin(*, n: pl.Expr, margin: float) -> Choice:
