@@ -366,8 +366,9 @@ def _one_line_errors() -> Iterator[None]:
 
 def start() -> None:
     """Run the command line in a process of its own."""
-    # LightGBM imports it for wrappers that are not used here, which takes a while.
-    sys.modules["sklearn"] = None  # type: ignore[assignment]
+    # LightGBM and numba import them for wrappers and for linear algebra that are not used here, which takes a while.
+    for unused in ("sklearn", "scipy.linalg"):
+        sys.modules[unused] = None  # type: ignore[assignment]
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for the child processes
     main()
 
