@@ -18,6 +18,7 @@ from tests.bench.timing import Program, compare
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
+LEAN = "import sys; sys.modules.update(dict.fromkeys(('sklearn', 'pandas')))\n"  # as where trainings run
 START = """
 import sys
 from pathlib import Path
@@ -27,13 +28,14 @@ parameters = {"verbosity": -1, "num_threads": 1, "force_col_wise": True, "enable
 """
 PROGRAMS = {
     "ranksieve, bins from Parquet, cached": Program(
-        START
+        LEAN
+        + START
         + "full = binned.build([Path(sys.argv[2]) / 'set/train/part-00000.parquet'], parameters=parameters)\n"
         + "Path(sys.argv[2], 'bins.bin').unlink(missing_ok=True)\n"
         + "full.save_binary(Path(sys.argv[2], 'bins.bin'))\n"
     ),
     "ranksieve, bins from the cache": Program(
-        START + "binned.load(Path(sys.argv[2]) / 'bins.bin', parameters)\n"
+        LEAN + START + "binned.load(Path(sys.argv[2]) / 'bins.bin', parameters)\n"
     ),
     "LightGBM from an Arrow table of the Parquet": Program(
         START
