@@ -24,7 +24,7 @@ from pipeline.tables import features_of
 if TYPE_CHECKING:  # the settings take long to import, and child processes do without
     from pipeline.config import Compression
 
-ROW_GROUP_BYTES: Final = 24 << 20
+ROW_GROUP_BYTES: Final = 20 << 20
 """Feature bytes a row group aims at, so that one fits a worker."""
 _MOST_ROWS: Final = 131_072
 _DICTIONARY_VALUES: Final = 256

@@ -30,10 +30,10 @@ def group_queries(path):
 
 
 @pytest.mark.parametrize(
-    ("features", "rows"), [(136, 46_260), (700, 8_987), (1, 131_072), (0, 131_072), (100_000, 1_024)]
+    ("features", "rows"), [(136, 38_550), (700, 7_489), (1, 131_072), (0, 131_072), (100_000, 1_024)]
 )
-def test_row_groups_aim_at_24_mib_of_features(features, rows):
-    """136 float32 features: 46,260 rows are 24 MiB; few or many features stay within bounds."""
+def test_row_groups_aim_at_20_mib_of_features(features, rows):
+    """136 float32 features: 38,550 rows are 20 MiB; few or many features stay within bounds."""
     assert parts.rows_per_group(features) == rows
 
 
