@@ -31,6 +31,11 @@ def compiled(function: F) -> F:
         return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
+def part(function: F) -> F:
+    """Compile as part of an entry, whose machine code is kept by :mod:`pipeline.machine_code`."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+
+
 def inlined(function: F) -> F:
     """Compile into each kernel that calls it, where a call would cost more than what is done."""
     return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
@@ -64,6 +69,8 @@ def _zeros_below(_context: Any, word: Any) -> Any:  # noqa: ARG001
     return types.uint64(types.uint64), count
 
 
+carray: Final[Any] = numba.carray  # type: ignore[attr-defined]
+"""The array of a shape at an address."""
 byte_at: Final = cast(Callable[[int], int], intrinsic(_byte_at))
 """The byte at an address."""
 word_at: Final = cast(Callable[[int], np.uint64], intrinsic(_word_at))

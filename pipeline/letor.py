@@ -30,10 +30,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import tables
+from pipeline import letor_code, tables
 from pipeline.errors import ConfigError, SourceError, StorageError, TableError
+from pipeline.letor_code import MAX_INDEX
 from pipeline.letor_parse import BlockParser
-from pipeline.letor_source import MAX_INDEX, MAX_LINE_BYTES, Block, read_blocks
+from pipeline.letor_source import MAX_LINE_BYTES, Block, read_blocks
 
 
 def read_letor(
@@ -84,22 +85,13 @@ def read_letor(
 
 
 def must_compile() -> bool:
-    """Tell whether no machine code of the kernel as it is seems to be kept on this machine."""
-    from pipeline import letor_kernel
-
-    stats: Any = getattr(letor_kernel.parse, "stats", None)
-    if stats is None or stats.cache_path is None:
-        return stats is not None  # numba is told not to compile, or has no place to keep the code
-    written = Path(letor_kernel.__file__).stat().st_mtime
-    kept = Path(stats.cache_path).glob("letor_kernel.parse-*.nbi")
-    return not any(index.stat().st_mtime >= written for index in kept)
+    """Tell whether no machine code of the kernel as it is is kept on this machine."""
+    return not letor_code.KERNEL.is_kept()
 
 
 def warm_up() -> None:
-    """Compile the kernel, or load it from its cache, so that a first read does not wait for it."""
-    line = Block(memoryview(b"0 qid:1 1:0.5 # a\n"), 1, 1, False, 0)
-    for _ in BlockParser(Path("warm-up"), fill=0.0, sentinel=nan).parse(line):
-        pass
+    """Compile the kernel, or load what is kept of it, so that a first read does not wait for it."""
+    letor_code.KERNEL.functions()
 
 
 def _read(

@@ -1,34 +1,31 @@
 """The compiled part of the LETOR reader: one pass over the bytes of a block.
 
-Importing this module imports numba, so :mod:`pipeline.letor` does it inside a function. The block ends with a
-line feed, which stops every inner scan: none of them needs a bound of its own.
+Importing this module imports numba; :mod:`pipeline.letor_code` does so only to have it compiled, for some ten
+seconds, and calls the machine code that is kept. The block ends with a line feed, which stops every inner scan:
+none of them needs a bound of its own.
 
 A number takes one of three ways, and each gives ``numpy.float32(float(token))`` to the bit:
 
 1. mantissa <= 2^53 and power of ten within 22: one correctly rounded double operation (Clinger, PLDI 1990);
 2. else a double that is off by less than 4 eps: good when everything within 4 eps has the same float32;
 3. else, and for anything that is not plain decimal, the place is noted and Python's ``float`` decides.
-
-The first call ever compiles for about 8 CPU seconds; later processes load the machine code from numba's cache
-in about 1 second, most of it numba's import.
-
-All kernels stay in this one file: numba's cache notices a change of the file itself only.
 """
 
 from typing import Any, Final
 
 import numpy as np
 
-from pipeline.compiled import byte_at, compiled, inlined, word_at, zeros_below
-from pipeline.letor_source import MAX_INDEX
-
-OK: Final = 0
-NO_QID: Final = 1
-EMPTY_QID: Final = 2
-INDEX_NOT_INTEGER: Final = 3
-INDEX_ZERO: Final = 4
-INDEX_TOO_LARGE: Final = 5
-INDEX_REPEATED: Final = 6
+from pipeline.compiled import byte_at, carray, inlined, part, word_at, zeros_below
+from pipeline.letor_code import (
+    EMPTY_QID,
+    INDEX_NOT_INTEGER,
+    INDEX_REPEATED,
+    INDEX_TOO_LARGE,
+    INDEX_ZERO,
+    MAX_INDEX,
+    NO_QID,
+    OK,
+)
 
 _POWER_LOW, _POWER_HIGH = -290, 308  # below -290 the product could be subnormal and lose the 4 eps
 POWERS: Final = np.array([float(f"1e{p}") for p in range(_POWER_LOW, _POWER_HIGH + 1)])
@@ -45,20 +42,20 @@ NEXT: Final = np.array([int.from_bytes(text.rjust(8, b"\0"), "little") for text 
 _DIGITS: Final = 18  # as many decimal digits always fit an int64
 
 
-@compiled
+@part
 def _is_space(c: int) -> bool:
     """Whitespace as in ``bytes.split``, without the line feed."""
     return c == 32 or (9 <= c <= 13 and c != 10)
 
 
-@compiled
+@part
 def _skip_space(buf: int, i: int) -> int:
     while _is_space(byte_at(buf + i)):
         i += 1
     return i
 
 
-@compiled
+@part
 def _token_end(buf: int, i: int) -> int:
     """First position at or after ``i`` that is whitespace, a line feed or ``#``."""
     while not (_is_space(byte_at(buf + i)) or byte_at(buf + i) == 10 or byte_at(buf + i) == 35):
@@ -66,14 +63,14 @@ def _token_end(buf: int, i: int) -> int:
     return i
 
 
-@compiled
+@part
 def _is_qid(buf: int, i: int) -> bool:
     """Whether ``qid:`` stands at ``i``."""
     start = byte_at(buf + i) == 113 and byte_at(buf + i + 1) == 105
     return start and byte_at(buf + i + 2) == 100 and byte_at(buf + i + 3) == 58
 
 
-@compiled
+@part
 def _label(buf: int, i: int, stop: int) -> int:
     """Value of one or two digits with an optional ``.000``; -1 leaves the token to Python."""
     value, digits = 0, 0
@@ -86,7 +83,7 @@ def _label(buf: int, i: int, stop: int) -> int:
     return value if digits and i == stop and value <= 30 else -1
 
 
-@compiled
+@part
 def _canonical_int(buf: int, i: int, stop: int) -> tuple[bool, int]:
     """Return whether ``[i, stop)`` is an int64 as ``str(int)`` writes it, and its value."""
     negative = byte_at(buf + i) == 45
@@ -106,7 +103,7 @@ def _canonical_int(buf: int, i: int, stop: int) -> tuple[bool, int]:
     return True, value if negative else -value
 
 
-@compiled
+@part
 def _scaled(
     mantissa: int, power: int, exact: bool, negative: bool, sentinel: float, key: tuple[int, int]
 ) -> tuple[bool, float]:
@@ -132,7 +129,7 @@ def _scaled(
     return True, np.nan if value == sentinel else value
 
 
-@compiled
+@part
 def _number(buf: int, i: int, sentinel: float, key: tuple[int, int]) -> tuple[bool, float, int]:
     """Read the number at ``i``: (whether it is settled, its value, the end of its token)."""
     start = i
@@ -178,7 +175,7 @@ def _number(buf: int, i: int, sentinel: float, key: tuple[int, int]) -> tuple[bo
     return False, 0.0, stop
 
 
-@compiled
+@part
 def _docid_value(buf: int, i: int, stop: int) -> int:
     """Position after ``docid =`` when that stands at ``i``, else -1."""
     if stop - i < 6:
@@ -195,19 +192,19 @@ def _docid_value(buf: int, i: int, stop: int) -> int:
     return _skip_space(buf, i + 1) if byte_at(buf + i) == 61 else -1
 
 
-@compiled
+@part
 def _is_word(c: int) -> bool:
     return 48 <= c <= 57 or 65 <= c <= 90 or 97 <= c <= 122 or c == 95 or c >= 128
 
 
-@compiled
+@part
 def _line_end(buf: int, i: int) -> int:
     while byte_at(buf + i) != 10:
         i += 1
     return i
 
 
-@compiled
+@part
 def _document(buf: int, i: int) -> tuple[int, int, int]:
     """Read the comment at ``i``, on its ``#`` or a line end: (start, stop of the document id, line end)."""
     if byte_at(buf + i) == 10:
@@ -275,7 +272,7 @@ def _short_number(buf: int, i: int) -> tuple[float, int]:
     return np.float64(_I(mantissa)) / SCALES[scale + decimals], i + 1 + _I(decimals)
 
 
-@compiled
+@part
 def _stamp(buf: int, i: int, stop: int, row: int, stamp: np.ndarray) -> None:
     """Note the indexes of the good tokens in ``[i, stop)``, once it shows that they are in no order."""
     while i < stop:
@@ -290,7 +287,7 @@ def _stamp(buf: int, i: int, stop: int, row: int, stamp: np.ndarray) -> None:
             i += 1
 
 
-@compiled
+@part
 def _features(
     buf: int, i: int, end: int, row: int, values: np.ndarray, stamp: np.ndarray, odd: np.ndarray, odds: int,
     sentinel: float, key: tuple[int, int],
@@ -362,33 +359,14 @@ def _features(
             values[np.uint64(index) - _U(1), np.uint64(row)] = np.float32(value)
 
 
-@compiled
+@part
 def parse(
     text: np.ndarray, pos: int, end: int, values: np.ndarray, labels: np.ndarray, qids: np.ndarray,
-    qid_span: np.ndarray, doc_span: np.ndarray, odd: np.ndarray, sentinel: float, key: tuple[int, int],
+    qid_span: np.ndarray, doc_span: np.ndarray, odd: np.ndarray, stamp: np.ndarray, sentinel: float,
+    key: tuple[int, int],
 ) -> tuple[int, int, int, int, int, bool, bool]:  # fmt: skip
-    """Parse the lines of ``text[pos:end]`` until the first bad one or until ``labels`` is full.
-
-    Args:
-        text: uint8 [n]; ``text[end - 1]`` is a line feed.
-        pos: Start of a line.
-        end: End of the last line.
-        values: float32 [width, rows], one contiguous run per feature, filled with the value of absent ones.
-        labels: uint8 [rows].
-        qids: int64 [rows]; meaningful when every query id is an integer.
-        qid_span: int32 [rows, 2], start and stop of the query id in ``text``.
-        doc_span: int32 [rows, 2], the same of the document id; empty where there is none.
-        odd: int32 [n, 4], tokens left to Python: start, stop, row, feature index (0: the label).
-        sentinel: Value that becomes NaN; NaN for none.
-        key: Decimal mantissa and power of ten of ``abs(sentinel)``, without trailing zeros.
-
-    Returns:
-        (status, position, rows, largest feature index, odd tokens, all query ids are integers, any document
-        id). Indexes beyond ``width`` and odd tokens beyond ``len(odd)`` are counted and not stored: the
-        caller makes room and parses again. On an error the position is that of the bad token.
-    """
+    """See :func:`pipeline.letor_code.parse`."""
     buf = text.ctypes.data
-    stamp = np.zeros(MAX_INDEX + 1, np.int32)  # the last row (+ 1) that held the index: finds repeats
     rows: Any = np.int64(0)  # typed: with a plain 0 the callee is compiled twice
     width, odds, all_int, any_doc = 0, 0, True, False
     while pos < end and rows < labels.shape[0]:
@@ -421,9 +399,9 @@ def parse(
     return OK, pos, rows, width, odds, all_int, any_doc
 
 
-@compiled
+@part
 def survey(text: np.ndarray) -> tuple[int, bool]:
-    """Return how many line feeds ``text``, uint8 [n], holds, and whether there is a NUL byte."""
+    """See :func:`pipeline.letor_code.survey`."""
     lines, least = 0, np.uint8(255)
     for c in text:
         lines += c == 10
@@ -432,14 +410,35 @@ def survey(text: np.ndarray) -> tuple[int, bool]:
     return lines, least == 0
 
 
-@compiled
-def gather(buf: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Copy the pieces ``buf[span[r, 0]:span[r, 1]]`` together: (int32 offsets [rows + 1], uint8 bytes)."""
-    offsets = np.zeros(span.shape[0] + 1, np.int32)
-    for row in range(span.shape[0]):
-        offsets[row + 1] = offsets[row] + span[row, 1] - span[row, 0]
-    data = np.empty(offsets[-1], np.uint8)
-    for row in range(span.shape[0]):
-        for k in range(span[row, 1] - span[row, 0]):
-            data[offsets[row] + k] = buf[span[row, 0] + k]
-    return offsets, data
+# ---- As C functions: the types are in pipeline.letor_code ---------------------------------------------------
+
+
+def parse_block(
+    text: Any, pos: int, end: int, values: Any, width: int, stride: int, labels: Any, rows: int, qids: Any,
+    qid_span: Any, doc_span: Any, odd: Any, odds: int, stamp: Any, sentinel: float, mantissa: int, power: int,
+    found: Any,
+) -> None:  # fmt: skip
+    """:func:`parse` with the address of each array and what is not known of its shape; int64 [7] of what it returns."""
+    result = parse(
+        carray(text, (end,)), pos, end, carray(values, (width, stride)), carray(labels, (rows,)),
+        carray(qids, (rows,)), carray(qid_span, (rows, 2)), carray(doc_span, (rows, 2)),
+        carray(odd, (odds, 4)), carray(stamp, (MAX_INDEX + 1,)), sentinel, (mantissa, power),
+    )  # fmt: skip
+    into = carray(found, (7,))
+    into[0], into[1], into[2], into[3], into[4], into[5], into[6] = result
+
+
+def survey_block(text: Any, size: int, found: Any) -> None:
+    """:func:`survey` of ``size`` bytes; int64 [2] of what it returns."""
+    into = carray(found, (2,))
+    into[0], into[1] = survey(carray(text, (size,)))
+
+
+def gather_pieces(text: Any, size: int, span: Any, rows: int, offsets: Any, pieces: Any) -> None:
+    """Copy the pieces of ``text`` that ``span``, int32 [rows, 2], names to where their offsets say."""
+    source, bounds = carray(text, (size,)), carray(span, (rows, 2))
+    starts = carray(offsets, (rows + 1,))
+    target = carray(pieces, (starts[rows],))
+    for row in range(rows):
+        for k in range(bounds[row, 1] - bounds[row, 0]):
+            target[starts[row] + k] = source[bounds[row, 0] + k]

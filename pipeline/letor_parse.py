@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipeline import tables
+from pipeline import letor_code, tables
 from pipeline.errors import SourceError
-from pipeline.letor_source import MAX_INDEX, Block
+from pipeline.letor_code import MAX_INDEX
+from pipeline.letor_source import Block
 
 MAX_CELLS: Final = 8 << 20
 """Most feature values in one batch (32 MiB): a block that is wide and sparse comes as several batches."""
@@ -25,7 +26,7 @@ _START_ODD = 1024
 
 
 class _Arrays(NamedTuple):
-    """What the kernel writes into; shapes in :func:`pipeline.letor_kernel.parse`."""
+    """What the kernel writes into; shapes in :func:`pipeline.letor_code.parse`."""
 
     values: np.ndarray
     labels: np.ndarray
@@ -33,6 +34,7 @@ class _Arrays(NamedTuple):
     qid_span: np.ndarray
     doc_span: np.ndarray
     odd: np.ndarray
+    stamp: np.ndarray
 
 
 class _Found(NamedTuple):
@@ -130,13 +132,12 @@ class BlockParser:
             np.empty((rows, 2), np.int32),
             np.empty((rows, 2), np.int32),
             np.empty((odds, 4), np.int32),
+            np.zeros(MAX_INDEX + 1, np.int32),
         )
 
     def _run(self, data: memoryview, position: int, arrays: _Arrays) -> _Found:
-        from pipeline import letor_kernel
-
         buf = np.frombuffer(data, np.uint8)
-        return _Found(*letor_kernel.parse(buf, position, len(data), *arrays, self._sentinel, self._key))
+        return _Found(*letor_code.parse(buf, position, len(data), *arrays, self._sentinel, self._key))
 
     def _batch(self, data: memoryview, arrays: _Arrays, found: _Found, features: int) -> pa.RecordBatch:
         """Build the batch of the rows found, or raise the first of all that is wrong with the block."""
@@ -177,9 +178,7 @@ class BlockParser:
 
 def _named(found: _Found) -> int:
     """How many rows have a query id: those found, and one that is bad behind it."""
-    from pipeline import letor_kernel as kernel
-
-    return found.rows + (found.status not in (kernel.OK, kernel.NO_QID, kernel.EMPTY_QID))
+    return found.rows + (found.status not in (letor_code.OK, letor_code.NO_QID, letor_code.EMPTY_QID))
 
 
 def _decimal_key(value: float) -> tuple[int, int]:
@@ -203,9 +202,7 @@ def _array(values: np.ndarray, kind: pa.DataType, rows: int) -> pa.Array:
 
 def _strings(data: memoryview, span: np.ndarray, name: str) -> tuple[pa.Array, _BadTokenError | None]:
     """Return the pieces of ``data`` as strings, empty ones null; or the first that is not UTF-8."""
-    from pipeline import letor_kernel
-
-    offsets, text = letor_kernel.gather(np.frombuffer(data, np.uint8), span)
+    offsets, text = letor_code.gather(np.frombuffer(data, np.uint8), span)
     valid = np.packbits(offsets[1:] > offsets[:-1], bitorder="little")
     strings = pa.StringArray.from_buffers(len(span), *map(pa.py_buffer, (offsets, text, valid)))
     if _is_utf8(strings):
@@ -261,20 +258,18 @@ def _value_error(token: bytes, feature: int) -> str:
 
 
 def _kernel_error(status: int, data: memoryview, at: int) -> _BadTokenError:
-    from pipeline import letor_kernel as kernel
-
     match = _TOKEN.match(bytes(data[at:]))
     token = match.group() if match else b""
     shown, index = _shown(token), _shown(token.partition(b":")[0])
     what = {
-        kernel.NO_QID: f"expected qid:ID after the label, found {shown if token else 'the end of the line'}; "
+        letor_code.NO_QID: f"expected qid:ID after the label, found {shown if token else 'the end of the line'}; "
         "a LETOR line is 'label qid:ID index:value ...'",
-        kernel.EMPTY_QID: f"{shown} has no query id; write qid:ID without a space",
-        kernel.INDEX_NOT_INTEGER: f"feature index {index} in {shown} is not a whole number; "
+        letor_code.EMPTY_QID: f"{shown} has no query id; write qid:ID without a space",
+        letor_code.INDEX_NOT_INTEGER: f"feature index {index} in {shown} is not a whole number; "
         "write index:value",
-        kernel.INDEX_ZERO: f"feature index 0 in {shown}; indexes count from 1, so add 1 to all of them",
-        kernel.INDEX_TOO_LARGE: f"feature index {index} is above {MAX_INDEX}; "
+        letor_code.INDEX_ZERO: f"feature index 0 in {shown}; indexes count from 1, so add 1 to all of them",
+        letor_code.INDEX_TOO_LARGE: f"feature index {index} is above {MAX_INDEX}; "
         "renumber the features without gaps",
-        kernel.INDEX_REPEATED: f"feature index {index} is repeated as {shown}; keep one of the two",
+        letor_code.INDEX_REPEATED: f"feature index {index} is repeated as {shown}; keep one of the two",
     }[status]
     return _BadTokenError(what, at)

@@ -14,10 +14,8 @@ from typing import IO, Any, Final
 import numpy as np
 import pyarrow as pa
 
+from pipeline import letor_code
 from pipeline.errors import SourceError, did_you_mean
-
-MAX_INDEX: Final = 65_536
-"""Largest feature index: rows are stored dense, so one stray index would otherwise take all memory."""
 
 MAX_LINE_BYTES: Final = 64 << 20
 """Longest line: some 25 times a full row of 65,536 features, so only a file without line ends is longer."""
@@ -85,12 +83,11 @@ def read_blocks(
     with _open(path, opener) as raw:
         # Named here, since a stream that is collected closes `raw`, which is asked for its position below.
         stream: Any = OPENERS[suffix](raw) if suffix in OPENERS else raw
-        from pipeline.letor_kernel import survey  # not before there is something to count
 
         try:
             # One more than are in use: what is left of the last one goes to the next.
             for data in _whole_lines(_text(_chunks(stream, suffix), path), block_bytes, alive + 1):
-                lines, has_nul = survey(np.frombuffer(data, np.uint8))
+                lines, has_nul = letor_code.survey(np.frombuffer(data, np.uint8))
                 yield Block(data, line, lines, has_nul, raw.tell())
                 line += lines
         except _BrokenError as broken:

@@ -7,15 +7,15 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import letor_kernel, letor_parse, letor_source
+from pipeline import letor_code, letor_parse, letor_source
 from pipeline.errors import ConfigError, SourceError, StorageError, TableError
 from pipeline.letor import must_compile, read_letor, warm_up, write_letor
+from pipeline.machine_code import Kernel
 
 ISTELLA_MISSING = 1.79769313486e308
 
@@ -512,13 +512,16 @@ def test_unwritable_place(tmp_path):
 
 
 def test_compiling_is_foreseen(tmp_path, monkeypatch):
-    """Not where the code is kept, again where the kernel is newer than that, or where none can be kept."""
+    """Not where the code is kept, but where it is looked for in a directory that has none."""
     warm_up()
     assert not must_compile()
-    changed = tmp_path / "letor_kernel.py"
-    changed.touch()
-    with monkeypatch.context() as patch:
-        patch.setattr(letor_kernel, "__file__", str(changed))
-        assert must_compile()
-    monkeypatch.setattr(letor_kernel, "parse", SimpleNamespace(stats=SimpleNamespace(cache_path=None)))
+    monkeypatch.setattr(letor_code, "KERNEL", Kernel("pipeline.letor_kernel", {}))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert must_compile()
+
+
+def test_no_compiler_where_the_code_is_kept():
+    """A process that finds the machine code reads without numba."""
+    warm_up()
+    code = "import sys; from pipeline.letor import warm_up; warm_up(); sys.exit('numba' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,7 +4,6 @@ Compiled, the kernel reads by address and without bounds; here the same source r
 and raises IndexError where it would read, or write, outside of what it was given.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-import pipeline
+from pipeline import letor_code
 from pipeline import letor_kernel as compiled_kernel
 
 
@@ -76,8 +75,9 @@ def load(source: str) -> ModuleType:
 @contextmanager
 def kernel() -> Iterator[None]:
     """Let the reader use the interpreted kernel meanwhile."""
-    pipeline.letor_kernel = sys.modules["pipeline.letor_kernel"] = module()
+    compiled = letor_code.parse, letor_code.survey
+    letor_code.parse, letor_code.survey = module().parse, module().survey
     try:
         yield
     finally:
-        pipeline.letor_kernel = sys.modules["pipeline.letor_kernel"] = compiled_kernel
+        letor_code.parse, letor_code.survey = compiled
