@@ -110,11 +110,16 @@ def _open(path: Path, opener: Callable[[Path], IO[bytes]] | None) -> IO[bytes]:
         ) from error
 
 
-def _chunks(stream: Any, suffix: str) -> Iterator[bytes]:
-    """Yield decompressed bytes; all that comes out before a damage is yielded before the error."""
+def _chunks(stream: Any, suffix: str) -> Iterator[bytes | memoryview]:
+    """Yield decompressed bytes, each time good until the next; what comes out before a damage precedes the error."""
     try:
-        while chunk := stream.read1(_CHUNK_BYTES):
-            yield chunk
+        if suffix in OPENERS or not hasattr(stream, "readinto1"):
+            while chunk := stream.read1(_CHUNK_BYTES):
+                yield chunk
+        else:  # into memory that is at hand
+            held = memoryview(bytearray(_CHUNK_BYTES))
+            while size := stream.readinto1(held):
+                yield held[:size]
     except DAMAGED as error:
         if isinstance(error, DamagedArchiveError):
             what = str(error)
@@ -125,7 +130,7 @@ def _chunks(stream: Any, suffix: str) -> Iterator[bytes]:
         raise _BrokenError(what) from error
 
 
-def _text(chunks: Iterator[bytes], path: Path) -> Iterator[bytes]:
+def _text(chunks: Iterator[bytes | memoryview], path: Path) -> Iterator[bytes | memoryview]:
     """Pass ``chunks`` on once their start looks like text, without a byte order mark."""
     head, broken = b"", None
     try:
@@ -162,7 +167,7 @@ def _check_text(head: bytes, path: Path) -> None:
         )
 
 
-def _whole_lines(chunks: Iterator[bytes], block_bytes: int, alive: int) -> Iterator[memoryview]:
+def _whole_lines(chunks: Iterator[bytes | memoryview], block_bytes: int, alive: int) -> Iterator[memoryview]:
     """Regroup ``chunks`` into pieces that end with a line feed, in ``alive`` buffers that are used in turn.
 
     A new buffer for each would cost as much as reading: the system clears what it gives.
@@ -173,8 +178,8 @@ def _whole_lines(chunks: Iterator[bytes], block_bytes: int, alive: int) -> Itera
     try:
         for chunk in chunks:
             _append(buffers, size, chunk)
-            end = chunk.rfind(b"\n") + 1
-            whole, size = size + end if end else whole, size + len(chunk)
+            end = buffers[0].rfind(b"\n", size, size + len(chunk)) + 1
+            whole, size = end or whole, size + len(chunk)
             if size - whole > MAX_LINE_BYTES:
                 broken = _BrokenError(
                     f"the line is longer than {MAX_LINE_BYTES >> 20} MiB; "
@@ -197,7 +202,7 @@ def _whole_lines(chunks: Iterator[bytes], block_bytes: int, alive: int) -> Itera
         raise broken
 
 
-def _append(buffers: deque[bytearray], size: int, data: bytes | bytearray) -> None:
+def _append(buffers: deque[bytearray], size: int, data: bytes | bytearray | memoryview) -> None:
     """Put ``data`` behind the ``size`` bytes in the first buffer, or in a larger one in its place."""
     if size + len(data) > len(buffers[0]):
         buffers[0] = buffers[0] + bytes(size + len(data))
