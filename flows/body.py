@@ -3,9 +3,10 @@
 The flow in :mod:`flows.prepare` runs the same body with Prefect tasks in place of plain calls.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -49,6 +50,14 @@ class Caller(Protocol):
     def each(self, steps: Sequence[Step], job: Job, items: Sequence[Any]) -> list[Failure]:
         """Take every item through the steps, items side by side; return those LightGBM failed on."""
 
+    def folds(
+        self, first: Sequence[Step], job: Job, then: Sequence[Step], arms: Sequence[ArmOf]
+    ) -> list[Failure]:
+        """Take every fold through the first steps and then its arms through the others, all that can be side by side.
+
+        An arm waits for its own fold only. What LightGBM fails on in the first steps ends the run.
+        """
+
 
 class Plain:
     """Call steps without Prefect."""
@@ -59,25 +68,55 @@ class Plain:
 
     def each(self, steps: Sequence[Step], job: Job, items: Sequence[Any]) -> list[Failure]:
         """Take items through the steps in a few threads; each training is a process of its own."""
+        with _side_by_side(job) as submit:
+            futures = [submit(steps, item) for item in items]
+            return [failure for future in futures if (failure := future.result())]
 
-        def chain(item: Any) -> Failure | None:
-            try:
-                for step in steps:
-                    step(job, item)
-            except TrainingError as error:
-                return Failure(item, error)
-            return None
+    def folds(
+        self, first: Sequence[Step], job: Job, then: Sequence[Step], arms: Sequence[ArmOf]
+    ) -> list[Failure]:
+        """Take folds and their arms through their steps, as :meth:`each` does."""
+        with _side_by_side(job) as submit:
+            heads = {submit(first, fold): fold for fold in job.folds}
+            futures: dict[ArmOf, Future[Failure | None]] = {}
+            for head in as_completed(heads):
+                if failure := head.result():
+                    raise failure.error
+                of_fold = [arm for arm in arms if arm.fold == heads[head]]
+                futures |= {arm: submit(then, arm) for arm in of_fold}
+            return [failure for arm in arms if (failure := futures[arm].result())]
 
-        with ThreadPoolExecutor(job.workers) as pool:
-            futures = [pool.submit(chain, item) for item in items]
-            try:
-                return [failure for future in futures if (failure := future.result())]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                while not all(future.done() for future in futures):
-                    job.stop()  # again: a training may just be about to start
-                    time.sleep(0.05)
-                raise
+
+def _through(steps: Sequence[Step], job: Job, item: Any) -> Failure | None:
+    try:
+        for step in steps:
+            step(job, item)
+    except TrainingError as error:
+        return Failure(item, error)
+    return None
+
+
+Submit = Callable[[Sequence[Step], Any], "Future[Failure | None]"]
+
+
+@contextlib.contextmanager
+def _side_by_side(job: Job) -> Iterator[Submit]:
+    """Give what submits items to a few threads; an error in the block ends all that is under way."""
+    futures: list[Future[Failure | None]] = []
+    with ThreadPoolExecutor(job.workers) as pool:
+
+        def submit(steps: Sequence[Step], item: Any) -> "Future[Failure | None]":
+            futures.append(pool.submit(_through, steps, job, item))
+            return futures[-1]
+
+        try:
+            yield submit
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures):
+                job.stop()  # again: a training may just be about to start
+                time.sleep(0.05)
+            raise
 
 
 @dataclass(frozen=True)
@@ -113,16 +152,17 @@ def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a
         do.one(Job.ingest, job)
         if until == Until.INGEST:
             return Outcome(job.layout.root)
-        for failure in do.each([Job.fit_initial], job, job.plan.initial()):
-            raise failure.error
-        if scored:
-            do.each([Job.score], job, job.folds)
+        first: list[Step] = [Job.fit_initial, Job.score] if scored else []
         if until == Until.SCORE:
+            do.folds(first, job, [], [])
             return Outcome(job.layout.root)
-        tried = _search(job, do) if isinstance(job, SearchJob) else []
+        tried: list[Failure] = []
+        if isinstance(job, SearchJob):
+            do.folds(first, job, [], [])
+            first, tried = [], _search(job, do)
         chain: list[Step] = [Job.choose, Job.prepare, Job.train, Job.evaluate]
         length = {Until.SELECT: 2, Until.TRAIN: 3}.get(until, 4)
-        failures = do.each(chain[:length], job, job.plan.every_arm())
+        failures = do.folds(first, job, chain[:length], job.plan.every_arm())
         trained = _survivors(job, failures)
         compared = until >= Until.EVALUATE and bool(trained)
         if compared:

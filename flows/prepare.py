@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Semaphore
 from typing import Any
 
-from prefect import flow, unmapped
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -17,7 +17,7 @@ from flows.tasks import TASKS
 from pipeline.config import Config
 from pipeline.errors import TrainingError
 from pipeline.job import WORKERS, Job
-from pipeline.plan import Observer
+from pipeline.plan import ArmOf, Observer
 from pipeline.report import markdown
 from pipeline.run import default_root, processors
 from pipeline.search_job import SearchJob
@@ -44,23 +44,44 @@ class Tasks:
 
     def each(self, steps: Sequence[Step], job: Job, items: Sequence[Any]) -> list[Failure]:
         """Map the tasks over the items; each item goes on as soon as its own last step is done."""
-        stages: list[list[PrefectFuture[Any]]] = []
-        going: Sequence[Any] = items
-        for step in steps:
-            going = list(TASKS[step].map(unmapped(job), going))
-            stages.append(going)
-        _wait([future for stage in stages for future in stage], job)
-        failures = []
-        for number, item in enumerate(items):
-            states = [stage[number].state for stage in stages]
-            failed = next((state for state in states if state.is_failed() or state.is_crashed()), None)
-            if failed is None:
-                continue
-            error = failed.result(raise_on_failure=False)
-            if not isinstance(error, TrainingError):
-                raise error
-            failures.append(Failure(item, error))
-        return failures
+        chains = [_submit(steps, job, item, []) for item in items]
+        _wait([future for chain in chains for future in chain], job)
+        return _failures(items, chains)
+
+    def folds(
+        self, first: Sequence[Step], job: Job, then: Sequence[Step], arms: Sequence[ArmOf]
+    ) -> list[Failure]:
+        """Submit the tasks of folds and of their arms, each arm's after its fold's."""
+        heads = {fold: _submit(first, job, fold, []) for fold in job.folds}
+        chains = [_submit(then, job, arm, heads[arm.fold][-1:]) for arm in arms]
+        _wait([future for chain in (*heads.values(), *chains) for future in chain], job)
+        for failure in _failures(list(heads), list(heads.values())):
+            raise failure.error
+        return _failures(arms, chains)
+
+
+def _submit(
+    steps: Sequence[Step], job: Job, item: Any, after: list[PrefectFuture[Any]]
+) -> list[PrefectFuture[Any]]:
+    """Submit an item's tasks, one after the other."""
+    chain: list[PrefectFuture[Any]] = []
+    for step in steps:
+        chain.append(TASKS[step].submit(job, chain[-1] if chain else item, wait_for=after))
+    return chain
+
+
+def _failures(items: Sequence[Any], chains: Sequence[Sequence[PrefectFuture[Any]]]) -> list[Failure]:
+    failures = []
+    for item, chain in zip(items, chains, strict=True):
+        states = [future.state for future in chain]
+        failed = next((state for state in states if state.is_failed() or state.is_crashed()), None)
+        if failed is None:
+            continue
+        error = failed.result(raise_on_failure=False)
+        if not isinstance(error, TrainingError):
+            raise error
+        failures.append(Failure(item, error))
+    return failures
 
 
 def _wait(futures: Sequence[PrefectFuture[Any]], job: Job) -> None:

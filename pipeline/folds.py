@@ -21,6 +21,9 @@ class Fold:
     vali: tuple[str, ...]
     test: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"(fold {self.number})"
+
 
 def rotation() -> list[Fold]:
     """Return LETOR's five folds over partitions S1..S5, rotating (Qin et al., LETOR, 2010).

@@ -36,7 +36,7 @@ from pipeline.manifest import Done, Facts, Manifest
 from pipeline.negatives import arms as arm_names
 from pipeline.negatives import dynamic, grades, select
 from pipeline.negatives.arms import Arm
-from pipeline.plan import Ahead, ArmOf, Event, InitialOf, Observer, Plan
+from pipeline.plan import Ahead, ArmOf, Event, Observer, Plan
 from pipeline.source import Source, is_parquet, locate
 
 WORKERS: Final = 4
@@ -216,13 +216,13 @@ class Job:
         self.__dict__.pop("dataset", None)
         self.__dict__.pop("plan", None)
 
-    def fit_initial(self, of: InitialOf) -> InitialOf:
+    def fit_initial(self, fold: Fold) -> Fold:
         """Step: JUDGMENTS -> the initial rankers of a fold."""
-        train_files = self.files(of.fold.train)
-        settings = self.plan.ranker(of.fold).model_copy(
+        train_files = self.files(fold.train)
+        settings = self.plan.ranker(fold).model_copy(
             update={"early_stopping": 0, "trees": self.plan.initial_trees}
         )
-        where = self._where(self.layout.dataset / of.fold.train[0])
+        where = self._where(self.layout.dataset / fold.train[0])
         keys = parts.read_keys(train_files)
         deals = self.plan.deals
         folds = self.config.score.folds if deals else 1
@@ -231,16 +231,16 @@ class Job:
                 f"score.folds = {folds} but there are only {keys['qid'].n_unique()} training queries; use fewer folds"
             )
         notices = select.too_long(keys, where)
-        name = f"{self.plan.prefix(of.fold)}initial"
+        name = f"{self.plan.prefix(fold)}initial"
         share = self.config.score.model_dump(include={"negatives", "negatives_at_least"})
-        shares = self._shares_bins(of.fold)
+        shares = self._shares_bins(fold)
 
         def work(out: list[Path]) -> Facts:
             facts = score.fit(
                 train_files, out, deals=deals, config=settings, negatives=share["negatives"],
                 at_least=share["negatives_at_least"], seed=self.config.seed,
-                bins=self._bins(of.fold) if shares else None, threads=self.threads_each(len(self.folds)),
-                trees_done=self._trees(name, of),
+                bins=self._bins(fold) if shares else None, threads=self.threads_each(len(self.folds)),
+                trees_done=self._trees(name, fold),
             )  # fmt: skip
             return {**facts, "notices": notices}
 
@@ -251,10 +251,10 @@ class Job:
                 "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "deals": deals,
                 **share, **({"bins": "of all rows"} if shares else {}),
             },
-            outputs=self._initial_models(of.fold),
-            worth=self.plan.initial_rows(of) * self.plan.initial_trees,
+            outputs=self._initial_models(fold),
+            worth=self.plan.initial_rows(fold) * self.plan.initial_trees,
         )  # fmt: skip
-        return of
+        return fold
 
     def _initial_models(self, fold: Fold) -> list[Path]:
         """Return the initial rankers of a fold, those of the first deal first."""
@@ -343,7 +343,7 @@ class Job:
         Its initial rankers must train on as many rows as it has, over all of them: to bin them all costs more
         than to bin the rows of each ranker otherwise. What arms there are changes nothing.
         """
-        return self._has_bins(fold) and self.plan.initial_rows(InitialOf(fold)) >= self.plan.rows(fold)
+        return self._has_bins(fold) and self.plan.initial_rows(fold) >= self.plan.rows(fold)
 
     def _has_bins(self, fold: Fold) -> bool:
         """Tell whether a fold is worth binning as a whole: other devices bin in their own way."""
@@ -561,7 +561,7 @@ class Job:
 
     # ---- Plumbing --------------------------------------------------------------------------------------
 
-    def _trees(self, name: str, of: InitialOf | ArmOf) -> Callable[[int], None]:
+    def _trees(self, name: str, of: Fold | ArmOf) -> Callable[[int], None]:
         """Return a callback that turns trees done so far into work done since the last call."""
         if isinstance(of, ArmOf):
             rows = self.plan.arm_rows(of)

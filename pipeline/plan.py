@@ -58,16 +58,6 @@ class ArmOf:
         return f"{self.arm.name} (fold {self.fold.number})"
 
 
-@dataclass(frozen=True)
-class InitialOf:
-    """The initial rankers of one fold."""
-
-    fold: Fold
-
-    def __str__(self) -> str:
-        return f"(fold {self.fold.number})"
-
-
 class Plan:
     """The trainings of a run.
 
@@ -87,11 +77,9 @@ class Plan:
         """Return what a fold's step names begin with; nothing for a source without folds."""
         return fold_prefix(fold.number, of=len(self.folds))
 
-    def initial(self) -> list[InitialOf]:
-        """Return the initial rankers of every fold; none where no arm needs scores."""
-        if not any(arm.needs_scores for arm in self.arms):
-            return []
-        return [InitialOf(fold) for fold in self.folds]
+    def initial(self) -> list[Fold]:
+        """Return the folds with initial rankers: all, or none where no arm needs scores."""
+        return self.folds if any(arm.needs_scores for arm in self.arms) else []
 
     @property
     def deals(self) -> int:
@@ -108,7 +96,7 @@ class Plan:
 
     def initial_work(self) -> float:
         """Return the expected work of the initial rankers, in row-trees."""
-        return self.initial_trees * sum(self.initial_rows(of) for of in self.initial())
+        return self.initial_trees * sum(map(self.initial_rows, self.initial()))
 
     def work_of_arms(self) -> float:
         """Return the expected work of the arms' trainings, in row-trees."""
@@ -128,13 +116,13 @@ class Plan:
         """Boosting rounds of an initial ranker."""
         return min(self._config.score.trees or self._config.ranker.trees, self._config.ranker.trees)
 
-    def initial_rows(self, of: InitialOf) -> float:
+    def initial_rows(self, fold: Fold) -> float:
         """Return about how many rows the initial rankers of a fold train on, in all."""
-        splits = [self._splits[name] for name in of.fold.train]
+        splits = [self._splits[name] for name in fold.train]
         negatives, queries = (sum(int(s[key]) for s in splits) for key in ("negatives", "queries"))
         least = self._config.score.negatives_at_least * queries
         seen = min(negatives, max(negatives * self._config.score.negatives, least))
-        rows = self.rows(of.fold) - negatives + seen
+        rows = self.rows(fold) - negatives + seen
         return rows * (self.deals * (self._config.score.folds - 1) or 1)
 
     @property
