@@ -20,6 +20,7 @@ from pipeline.export import FORMATS, Format
 from pipeline.generate import FORMATS as GENERATED
 from pipeline.job import Job
 from pipeline.layout import RunLayout
+from pipeline.letor import must_compile
 from pipeline.run import default_root, processors
 from pipeline.search import candidates
 from pipeline.search_job import SearchJob
@@ -294,15 +295,18 @@ def _run(
 
 
 @contextlib.contextmanager
-def _compiling() -> Iterator["subprocess.Popen[bytes]"]:
-    """Compile the text reader beside what else there is to wait for; the machine code goes to its cache.
+def _compiling() -> Iterator[Callable[[], object]]:
+    """Compile the text reader beside what else there is to wait for, unless its code is kept; gives what waits for it.
 
     In a process: while Prefect is imported, another thread's imports would undo its warning filters.
     """
+    if not must_compile():
+        yield lambda: None
+        return
     command = [sys.executable, "-c", "from pipeline.letor import warm_up; warm_up()"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            yield process
+            yield process.wait
         finally:
             process.kill()
 
@@ -316,7 +320,7 @@ def _through_prefect(
     with _compiling() as compiled, server.ready(_ERR):
         from flows.prepare import prepare, watched_by
 
-        compiled.wait()
+        compiled()
 
         with watch, watched_by(watch):
             return prepare(
