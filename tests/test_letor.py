@@ -192,6 +192,49 @@ def test_floats_equal_python(letor):
     np.testing.assert_array_equal(found, expected)
 
 
+def made_up_numbers(count: int) -> list[str]:
+    """Return numbers of every length and size, many of them as near to halfway between two float32 as can be."""
+    rng = np.random.default_rng(11)
+    each = count // 10
+    digits = ["".join(map(str, rng.integers(0, 10, n))) for n in range(1, 31) for _ in range(40)]
+    whole, part = (rng.choice(digits, each) for _ in range(2))
+    power, sign = rng.integers(-60, 60, each), rng.choice(["", "-", "+"], each, p=[0.5, 0.4, 0.1])
+    single = rng.integers(0, 0x7F7FFFFF, each, dtype=np.uint32)
+    low, high = (single + np.uint32(k) for k in (0, 1))
+    halfway = (low.view(np.float32).astype(np.float64) + high.view(np.float32)) / 2
+    double = rng.integers(0, 2**64, each, dtype=np.uint64).view(np.float64)
+    exact = [f"{value:.50e}" for value in halfway[: each // 2]]
+    return [
+        *(f"{s}{v!r}" for s, v in zip(sign, low.view(np.float32).astype(np.float64).tolist(), strict=True)),
+        *map(repr, low.view(np.float32).tolist()),
+        *map(repr, double.tolist()),
+        *map(repr, halfway.tolist()),
+        *map(repr, np.nextafter(halfway, rng.choice([0.0, np.inf], each)).tolist()),
+        *exact, *(text.replace("e", "1e") for text in exact),
+        *(f"{s}{a}.{b}" for s, a, b in zip(sign, whole, part, strict=True)),
+        *(f"{s}{a}.{b}e{p}" for s, a, b, p in zip(sign, whole, part, power, strict=True)),
+        *(f"{value:.6f}" for value in rng.normal(0, 100, each)),
+        *(f"{s}{a}" for s, a in zip(sign, whole, strict=True)),
+    ]  # fmt: skip
+
+
+def test_two_million_numbers(letor):
+    """Numbers of all kinds, a hundred in a line, are those of Python to the bit."""
+    tokens = made_up_numbers(2_000_000)
+    rng = np.random.default_rng(12)
+    rng.shuffle(tokens)
+    lines = [tokens[start : start + 100] for start in range(0, len(tokens), 100)]
+    text = "".join(f"1 qid:1 {' '.join(f'{i}:{t}' for i, t in enumerate(line, 1))}\n" for line in lines)
+    batches = letor(text.encode())
+    found = np.concatenate([np.column_stack([batch[f"f{i}"] for i in range(1, 101)]) for batch in batches])
+    with np.errstate(over="ignore"):
+        expected = np.array([float(token) for token in tokens]).astype(np.float32)
+    known = ~np.isnan(expected)
+    assert len(tokens) == found.size == 2_000_000
+    np.testing.assert_array_equal(np.isnan(found.ravel()), ~known)
+    np.testing.assert_array_equal(found.ravel().view(np.uint32)[known], expected.view(np.uint32)[known])
+
+
 ERRORS = [
     (b"x qid:1 1:1", 1, 1, "label 'x' is not a number"),
     (b"  nan qid:1 1:1", 1, 3, "label 'nan' is not a number"),
