@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline import parts, ranker, tables
+from pipeline import parts, tables
 from pipeline.ndcg import ndcg
+from pipeline.predict import predict
 
 
 def evaluate(scored: pl.DataFrame, *, cutoffs: Sequence[int]) -> pl.DataFrame:
@@ -50,7 +51,7 @@ def run(
     qid: pa.DataType = tables.QID_INT
     for split, files in splits.items():
         qid = parts.schema_of(files).field("qid").type
-        scored = ranker.predict([model], files, threads=threads)
+        scored = predict([model], files, threads=threads)
         frames.append(
             evaluate(scored, cutoffs=cutoffs).with_columns(
                 arm=pl.lit(arm), split=pl.lit(split), fold=pl.lit(fold, pl.Int16)

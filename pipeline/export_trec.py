@@ -5,8 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline import parts, ranker
+from pipeline import parts
 from pipeline.errors import TableError
+from pipeline.predict import predict
 
 _SPACE = r"\s"
 
@@ -41,7 +42,7 @@ def write(
         TableError: A query id with a space in it.
         StorageError: The model or a part is damaged.
     """
-    scored = ranker.predict([model], files, threads=threads).drop("fold")
+    scored = predict([model], files, threads=threads).drop("fold")
     scored = scored.with_columns(pl.col("qid").cast(pl.String)).join(
         _stored_ids(files), on="row_id", how="left", validate="1:1", maintain_order="left"
     )

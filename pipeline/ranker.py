@@ -1,4 +1,4 @@
-"""LambdaMART: fit in a child process (:mod:`pipeline.ranker_child`), predict in this one.
+"""LambdaMART, fitted in a child process (:mod:`pipeline.ranker_child`).
 
 Models do not depend on the thread count: histograms are built column by column
 (``deterministic``, ``force_col_wise``) and the number of threads reaches LightGBM through the environment, so
@@ -10,13 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import polars as pl
-
-from pipeline import child, parts
+from pipeline import child
 from pipeline.child import TreesDone
-from pipeline.errors import DeviceError, StorageError, TableError, TrainingError
-from pipeline.tables import features_of
+from pipeline.errors import DeviceError, TrainingError
 
 if TYPE_CHECKING:  # the child does without the settings' models, which take a while to import
     from pipeline.config import Device, RankerConfig
@@ -32,7 +28,6 @@ __all__ = [
     "fit",
     "fit_all",
     "parameters",
-    "predict",
     "require_device",
 ]
 
@@ -246,70 +241,3 @@ def require_device(device: "Device") -> None:
         }[device]
         reason = str(error).partition(": ")[2] or str(error)
         raise DeviceError(f"ranker.device = {device!r} does not work here: {need} ({reason})") from None
-
-
-def predict(
-    models: Sequence[Path], files: Sequence[Path], folds: Sequence[pl.DataFrame] = (), *, threads: int
-) -> pl.DataFrame:
-    """Score every row of Parquet parts, a row group at a time.
-
-    Args:
-        models: LightGBM model files.
-        files: The parts.
-        folds: For each deal ``qid, fold``: which of the deal's models, which stand one deal after the other,
-            scores a query. The score is the mean over the deals. None: the first model scores all.
-        threads: Threads that predict; the scores do not depend on it.
-
-    Returns:
-        ``row_id, qid, label, score, fold`` (float64, int16; the first deal's fold, -1 without), in the parts'
-        order.
-
-    Raises:
-        StorageError: A model file or a part is damaged.
-        TableError: ``folds`` gives a query no model.
-    """
-    boosters = [_open_model(model) for model in models]
-    scored = []
-    for table in parts.row_groups(files):
-        keys = pl.DataFrame(table.select(["row_id", "qid", "label"]))
-        features = pl.DataFrame(table.select(features_of(table.schema.names))).to_numpy()
-        fold = pl.Series("fold", np.full(len(keys), -1, dtype=np.int16))
-        if not folds:
-            scores = boosters[0].predict(features, num_threads=threads, raw_score=True)
-        else:
-            scores, each = np.zeros(len(keys)), len(boosters) // len(folds)
-            for number, deal in reversed(list(enumerate(folds))):
-                fold = keys.join(deal, on="qid", how="left", maintain_order="left")["fold"]
-                _require_model(keys, fold, each)
-                for place in range(each):
-                    at = np.flatnonzero(fold.to_numpy() == place)
-                    if len(at):
-                        booster = boosters[number * each + place]
-                        scores[at] += booster.predict(features[at], num_threads=threads, raw_score=True)
-            scores /= len(folds)
-        scored.append(keys.with_columns(pl.Series("score", scores), fold))
-    return pl.concat(scored)
-
-
-def _require_model(keys: pl.DataFrame, fold: pl.Series, models: int) -> None:
-    without = keys["qid"].filter(~fold.is_between(0, models - 1).fill_null(False))
-    if len(without):
-        raise TableError(
-            f"folds: query {without[0]!r} has none of the {models} models; deal all queries again"
-        )
-
-
-def _open_model(path: Path) -> Any:
-    import lightgbm
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        # LightGBM takes a model that is cut short, and predicts 0 with it or reads beyond its end.
-        if text.startswith("tree\n") and "\nend of parameters\n" in text:
-            return lightgbm.Booster(model_str=text)
-        reason = "it is empty, cut short or something else"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except (ValueError, lightgbm.basic.LightGBMError) as error:
-        reason = str(error).splitlines()[0]
-    raise StorageError(f"{path}: not a LightGBM model ({reason}); delete it and run again")

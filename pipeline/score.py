@@ -13,6 +13,7 @@ import polars as pl
 from pipeline import draws, parts, ranker, tables
 from pipeline.config import RankerConfig
 from pipeline.folds import deal as deal_out
+from pipeline.predict import predict
 
 IN_SAMPLE: Final = -1
 """Number of the one initial ranker that scores the rows it was trained on."""
@@ -155,6 +156,6 @@ def run(
     if len(models) > 1:
         keys = parts.read_keys(files)
         folds = [assign(keys, folds=len(models) // deals, seed=seed, deal=deal) for deal in range(deals)]
-    scored = ranker.predict(models, files, folds, threads=threads)
+    scored = predict(models, files, folds, threads=threads)
     parts.write_table(out, scored, tables.scores(qid=qid))
     return {"rows": scored.height}

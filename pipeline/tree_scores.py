@@ -1,4 +1,4 @@
-"""Scores of every row of a split, kept current as a ranker grows: what each new trees gives is added, once.
+"""Scores by LightGBM's trees, without LightGBM: of any rows, and of a split's, kept current as a ranker grows.
 
 LightGBM follows one row after the other from node to node, and guesses wrong at half of them where to go. Here each
 node is asked about all rows at once, and the numbers of their leaves are put together from the bottom up:
@@ -8,6 +8,7 @@ and the order of the sums are.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -75,6 +76,24 @@ def trees(model: str) -> list[Tree] | None:
         features = [int(word) for word in fields["split_feature"].split()]
         found.append(Tree(_root(fields, features, kinds), frozenset(features), values))
     return found
+
+
+def of_model(text: str, *, features: int) -> list[Tree] | None:
+    """Return the trees of a model file for so many features; None where it is to be left to LightGBM.
+
+    That is a model of another kind, for another number of features, or damaged: LightGBM says what is wrong with it.
+    """
+    head = text.partition("\nTree=")[0].splitlines()
+    fields = dict(line.split("=", 1) for line in head if "=" in line)
+    if "average_output" in head or "\nend of trees\n" not in text:
+        return None
+    try:
+        if int(fields["num_tree_per_iteration"]) != 1 or int(fields["max_feature_idx"]) + 1 != features:
+            return None
+        found = trees(text)
+    except (KeyError, ValueError, IndexError):
+        return None
+    return found if found and len(found) == len(fields["tree_sizes"].split()) else None
 
 
 def _root(fields: dict[str, str], features: Sequence[int], kinds: Sequence[int]) -> Node | int:
@@ -150,20 +169,48 @@ def add(score: Floats, columns: Columns, grown: Sequence[Tree]) -> bool:
     if not columns.have(number for tree in grown for number in tree.features):
         return False
     if not any(tree.features for tree in grown):
-        for tree in grown:
-            score += tree.values[0]
+        _add(score, {}, grown)
         return True
-    given = np.empty(_ROWS)
     for rows, values in columns.blocks():
-        here = given[: rows.stop - rows.start]
-        for tree in grown:
-            if tree.features:
-                # Clipping, which changes nothing, saves looking for numbers that are out of range.
-                tree.values.take(_leaf(tree.root, values).astype(np.intp), mode="clip", out=here)
-                score[rows] += here
-            else:
-                score[rows] += tree.values[0]
+        _add(score[rows], values, grown)
     return True
+
+
+def total(columns: Mapping[int, Column], grown: Sequence[Tree], *, rows: int, threads: int = 1) -> Floats:
+    """Return what trees give rows.
+
+    Args:
+        columns: The features that the trees ask for, float32 [rows] each, by number.
+        grown: The trees.
+        rows: How many.
+        threads: Threads; the scores do not depend on it.
+    """
+    score = np.zeros(rows)
+    step = min(_ROWS, max(1, -(-rows // threads)))
+
+    def work(first: int) -> None:
+        block = slice(first, first + step)
+        _add(score[block], {number: column[block] for number, column in columns.items()}, grown)
+
+    if threads == 1:
+        for first in range(0, rows, step):
+            work(first)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(0, rows, step)))
+    return score
+
+
+def _add(score: Floats, values: Mapping[int, Column], grown: Sequence[Tree]) -> None:
+    """Add, in place, what trees give some rows, tree after tree."""
+    given = np.empty(len(score))
+    for tree in grown:
+        if tree.features:
+            # Clipping, which changes nothing, saves looking for numbers that are out of range.
+            tree.values.take(_leaf(tree.root, values).astype(np.intp), mode="clip", out=given)
+            score += given
+        else:
+            score += tree.values[0]
 
 
 def _leaf(node: Node | int, values: Mapping[int, Column]) -> Any:

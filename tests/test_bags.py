@@ -4,12 +4,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline import parts, prepare, ranker, tables, train
+from pipeline import parts, prepare, tables, train
 from pipeline.config import RankerConfig, SelectConfig
 from pipeline.errors import ConfigError
 from pipeline.negatives.arms import Arm, parse
 from pipeline.negatives.select import Selector, run
 from pipeline.negatives.strategies import STRATEGIES
+from pipeline.predict import predict
 from tests.samples import judgments, write_part
 
 CONFIG = SelectConfig()
@@ -96,8 +97,8 @@ def test_a_part_for_each_bag_and_a_model_that_is_their_sum(tmp_path):
     for bag, file in enumerate(files):
         model = tmp_path / f"{bag}.txt"
         train.run([file], model, config=RANKER, arm="one", **options)
-        total += ranker.predict([model], [judged], threads=1)["score"].to_numpy()
-    scored = ranker.predict([tmp_path / "bag.txt"], [judged], threads=1)["score"].to_numpy()
+        total += predict([model], [judged], threads=1)["score"].to_numpy()
+    scored = predict([tmp_path / "bag.txt"], [judged], threads=1)["score"].to_numpy()
     np.testing.assert_allclose(scored, total, rtol=1e-9, atol=1e-12)
 
 

@@ -11,6 +11,7 @@ from pipeline import binned, bins, parts, ranker, store
 from pipeline.bins import Bins
 from pipeline.config import RankerConfig
 from pipeline.errors import StorageError
+from pipeline.predict import predict
 from tests.samples import NOISE_FEATURES, judgments, write_part
 
 CONFIG = RankerConfig(trees=8, leaves=5, min_rows_per_leaf=5)
@@ -117,7 +118,7 @@ def test_rows_taken_out_train_what_lightgbm_does_on_the_same_bins(split, tmp_pat
         params=settings,
     )
     direct = lightgbm.train(settings, data, num_boost_round=8)
-    scored = ranker.predict([tmp_path / "taken.txt"], [split / "train.parquet"], threads=1)
+    scored = predict([tmp_path / "taken.txt"], [split / "train.parquet"], threads=1)
     expected = direct.predict(frame.select(FEATURES).to_numpy(), num_threads=1)
     np.testing.assert_allclose(scored["score"].to_numpy(), expected, rtol=1e-12)
 

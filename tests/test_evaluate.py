@@ -8,9 +8,10 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import evaluate, parts, ranker, tables
+from pipeline import evaluate, parts, tables
 from pipeline.errors import StorageError
 from pipeline.ndcg import ndcg
+from pipeline.predict import predict
 from tests.samples import judgments, write_part
 
 
@@ -86,7 +87,7 @@ def test_run_writes_metrics(run_directory):
     metrics = pl.read_parquet(path)
     assert metrics.select("arm", "fold").unique().rows() == [("top-20", 2)]
     for split in ("vali", "test"):
-        rows = ranker.predict([run_directory / "model.txt"], [run_directory / f"{split}.parquet"], threads=1)
+        rows = predict([run_directory / "model.txt"], [run_directory / f"{split}.parquet"], threads=1)
         expected = evaluate.evaluate(rows, cutoffs=(1, 10))
         assert metrics.filter(split=split).select("qid", "cutoff", "ndcg").equals(expected)
 

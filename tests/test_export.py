@@ -13,11 +13,12 @@ import pyarrow as pa
 import pytest
 
 from flows.body import Plain, Until, body
-from pipeline import export, export_trec, parts, ranker
+from pipeline import export, export_trec, parts
 from pipeline.config import parse, read_toml
 from pipeline.errors import ConfigError, StorageError, TableError
 from pipeline.job import Job
 from pipeline.letor import read_letor
+from pipeline.predict import predict
 from pipeline.source import locate
 
 MIXED = "mixed-40-guard75"
@@ -192,7 +193,7 @@ def test_trec_files_have_every_row_once(small_run: Path, tmp_path: Path) -> None
         assert query["rank"].to_list() == list(range(1, 13))
         assert query["score"].is_sorted(descending=True)
     assert ranked["tag"].unique().to_list() == ["random-40"]
-    scored = ranker.predict(
+    scored = predict(
         [small_run / "models" / "random-40.txt"],
         [small_run / "dataset" / "test" / "part-00000.parquet"],
         threads=1,

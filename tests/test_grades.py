@@ -15,6 +15,7 @@ from pipeline.inspect import inspect
 from pipeline.job import Job
 from pipeline.letor import read_letor
 from pipeline.negatives import arms, grades, select
+from pipeline.predict import predict
 from tests.conftest import SMALL
 from tests.samples import judgments, schema_for, scores_of, write_letor_source, write_part
 
@@ -127,7 +128,7 @@ def test_agrees_with_lightgbm_called_directly(tmp_path):
         data = lightgbm.Dataset(features, label=frame[column].to_numpy(), group=np.full(40, 12))
         direct = lightgbm.train(settings | {"label_gain": gains}, data, num_boost_round=12)
         scores[column] = direct.predict(features, num_threads=1)
-    found = ranker.predict([tmp_path / "model.txt"], [file], threads=1)["score"].to_numpy()
+    found = predict([tmp_path / "model.txt"], [file], threads=1)["score"].to_numpy()
     np.testing.assert_allclose(found, scores["grade"], rtol=1e-12)
     assert not np.allclose(found, scores["label"])
 

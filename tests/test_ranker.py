@@ -15,7 +15,8 @@ import pytest
 
 from pipeline import child, parts, ranker, tables
 from pipeline.config import RankerConfig
-from pipeline.errors import DeviceError, StorageError, TableError, TrainingError
+from pipeline.errors import DeviceError, StorageError, TrainingError
+from pipeline.predict import predict
 from tests.samples import NOISE_FEATURES, judgments, write_part
 
 CONFIG = RankerConfig(trees=12, leaves=5, min_rows_per_leaf=5)
@@ -82,10 +83,10 @@ def test_agrees_with_lightgbm_called_directly(data, tmp_path):
     )
     settings = ranker.parameters(CONFIG, seed=7) | {"num_threads": 1}
     direct = lightgbm.train(settings, dataset, num_boost_round=12)
-    scored = ranker.predict([tmp_path / "model.txt"], [tmp_path / "weighted.parquet"], threads=1)
+    scored = predict([tmp_path / "model.txt"], [tmp_path / "weighted.parquet"], threads=1)
     expected = direct.predict(frame.select(FEATURES).to_numpy(), num_threads=1)
     np.testing.assert_allclose(scored["score"].to_numpy(), expected, rtol=1e-12)
-    unweighted = ranker.predict([data / "model.txt"], [tmp_path / "weighted.parquet"], threads=1)
+    unweighted = predict([data / "model.txt"], [tmp_path / "weighted.parquet"], threads=1)
     assert not np.allclose(unweighted["score"].to_numpy(), expected)
 
 
@@ -113,7 +114,7 @@ def test_early_stopping_keeps_fewer_trees(data, tmp_path):
 
 def test_learns(data):
     """The ranker puts relevant documents of queries it never saw above the others, mostly."""
-    scored = ranker.predict([data / "model.txt"], [data / "vali.parquet"], threads=1)
+    scored = predict([data / "model.txt"], [data / "vali.parquet"], threads=1)
     mean = scored.group_by(pl.col("label") > 0).agg(pl.col("score").mean()).sort("label")["score"]
     assert mean[1] > mean[0] + 0.5
 
@@ -298,84 +299,6 @@ def test_the_child_ends_with_its_parent(data, tmp_path, jobs):
     assert gone
 
 
-# ---- Predictions -------------------------------------------------------------------------------------------
-
-
-def model_of(path, frame, *, seed=1):
-    """Write a small model trained in this process and return it."""
-    lightgbm = pytest.importorskip("lightgbm")
-    settings = {
-        "objective": "regression",
-        "num_leaves": 4,
-        "min_data_in_leaf": 2,
-        "verbosity": -1,
-        "seed": seed,
-    }
-    dataset = lightgbm.Dataset(frame.select(FEATURES).to_numpy(), label=frame["label"].to_numpy())
-    booster = lightgbm.train({**settings, "num_threads": 1}, dataset, num_boost_round=seed + 1)
-    booster.save_model(path)
-    return booster
-
-
-def test_each_query_is_scored_by_the_model_of_its_fold(tmp_path, monkeypatch):
-    """Three models, two parts of several row groups: each row has the score of its query's model."""
-    monkeypatch.setattr(parts, "rows_per_group", lambda features: 30)
-    frame = judgments(12, 10)
-    files = [
-        write_part(tmp_path / "part-0.parquet", frame.head(70)),
-        write_part(tmp_path / "part-1.parquet", frame.tail(50)),
-    ]
-    models = [model_of(tmp_path / f"{i}.txt", frame, seed=i) for i in range(3)]
-    folds = pl.DataFrame({"qid": range(12, 0, -1), "fold": pl.Series([0, 1, 2] * 4, dtype=pl.Int16)})
-    paths = [tmp_path / f"{i}.txt" for i in range(3)]
-    scored = ranker.predict(paths, files, [folds], threads=2)
-    assert scored.select("row_id", "qid", "label").equals(frame.select("row_id", "qid", "label"))
-    assert scored.schema["fold"] == pl.Int16
-    features = frame.select(FEATURES).to_numpy()
-    every = np.stack([model.predict(features) for model in models])
-    fold = np.array([[0, 1, 2][(12 - q) % 3] for q in frame["qid"]])
-    np.testing.assert_array_equal(scored["fold"].to_numpy(), fold)
-    np.testing.assert_array_equal(scored["score"].to_numpy(), every[fold, np.arange(120)])
-    alone = ranker.predict(paths[1:2], files, threads=1)
-    np.testing.assert_array_equal(alone["score"].to_numpy(), every[1])
-    assert set(alone["fold"]) == {-1}
-
-
-@pytest.mark.parametrize("fold", [None, 1, -1])
-def test_a_query_without_a_model_is_refused(tmp_path, fold):
-    """No row is ever left with a score that nothing gave it."""
-    frame = judgments(2, 20)
-    part = write_part(tmp_path / "part.parquet", frame)
-    model_of(tmp_path / "0.txt", frame)
-    folds = pl.DataFrame({"qid": [1, 2], "fold": pl.Series([0, fold], dtype=pl.Int16)})
-    with pytest.raises(TableError, match="query 2 has none of the 1 models"):
-        ranker.predict([tmp_path / "0.txt"], [part], [folds], threads=1)
-
-
-@pytest.mark.parametrize("damage", ["missing", "empty", "header", "trees", "parameters", "noise", "nonsense"])
-def test_a_damaged_model_is_a_storage_error(tmp_path, damage):
-    """A model that is missing, cut short or not LightGBM's is named, with what to do."""
-    part = write_part(tmp_path / "part.parquet", judgments(2, 20))
-    model_of(tmp_path / "model.txt", judgments(2, 20))
-    whole = (tmp_path / "model.txt").read_bytes()
-    (tmp_path / "model.txt").unlink()
-    content = {
-        "empty": b"",
-        "header": whole[:200],
-        "trees": whole[: whole.index(b"end of trees")],
-        "parameters": whole[: whole.index(b"end of parameters")],
-        "noise": b"\xff\xfe\x00",
-        "nonsense": b"tree\nversion=v4\nend of parameters\n",
-    }
-    if damage != "missing":
-        (tmp_path / "model.txt").write_bytes(content[damage])
-    with pytest.raises(
-        StorageError, match=r"model.txt: not a LightGBM model .*delete it and run again"
-    ) as caught:
-        ranker.predict([tmp_path / "model.txt"], [part], threads=1)
-    assert "\n" not in str(caught.value)
-
-
 # ---- Devices -----------------------------------------------------------------------------------------------
 
 
@@ -407,7 +330,7 @@ def test_opencl_ranks_like_the_cpu(data, tmp_path):
     fit(data, tmp_path / "gpu.txt", config=CONFIG.model_copy(update={"device": "gpu"}))
     files = [data / "vali.parquet"]
     gpu, cpu = (
-        ranker.predict([model], files, threads=1)["score"].to_numpy()
+        predict([model], files, threads=1)["score"].to_numpy()
         for model in (tmp_path / "gpu.txt", data / "model.txt")
     )
     np.testing.assert_allclose(gpu, cpu, rtol=1e-6, atol=1e-6)

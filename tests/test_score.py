@@ -8,6 +8,7 @@ import pytest
 from pipeline import child, ranker, score, tables
 from pipeline.config import RankerConfig
 from pipeline.errors import TrainingError
+from pipeline.predict import predict
 from tests.samples import judgments, scores_of, write_part
 
 CONFIG = RankerConfig(trees=5, leaves=4, min_rows_per_leaf=5, early_stopping=3)
@@ -98,7 +99,7 @@ def test_run_scores_each_row_out_of_fold(trained):
     assert pq.read_schema(trained / "scores.parquet").equals(tables.scores(qid=tables.QID_INT))
     scores, frame = pl.read_parquet(trained / "scores.parquet"), pl.read_parquet(files[0])
     assert scores.select("row_id", "qid", "label").equals(frame.select("row_id", "qid", "label"))
-    both = np.stack([ranker.predict([m], files, threads=1)["score"].to_numpy() for m in models])
+    both = np.stack([predict([m], files, threads=1)["score"].to_numpy() for m in models])
     fold = scores["fold"].to_numpy()
     np.testing.assert_array_equal(scores["score"].to_numpy(), both[fold, np.arange(200)])
     keys = frame.select("row_id", "qid", "label")
@@ -122,7 +123,7 @@ def test_scores_are_the_mean_over_the_deals(trained):
     files, models = [trained / "train.parquet"], [trained / f"{number}.txt" for number in range(4)]
     score.run(files, models, trained / "two.parquet", deals=2, seed=1, threads=1)
     scores, keys = pl.read_parquet(trained / "two.parquet"), judgments(20, 10, seed=3).select("qid")
-    each = np.stack([ranker.predict([m], files, threads=1)["score"].to_numpy() for m in models])
+    each = np.stack([predict([m], files, threads=1)["score"].to_numpy() for m in models])
     dealt = [score.assign(keys, folds=2, seed=1, deal=deal) for deal in range(2)]
     assert not dealt[0].equals(dealt[1])
     fold = [keys.join(d, on="qid", how="left", maintain_order="left")["fold"].to_numpy() for d in dealt]
