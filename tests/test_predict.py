@@ -110,7 +110,7 @@ def test_scores_have_the_bits_of_lightgbm(tmp_path, monkeypatch, kind, threads):
     part, rows = write_part(tmp_path / "part.parquet", frame), frame.select(FEATURES).to_numpy()
     settings = {"objective": "regression", "num_leaves": 12, "min_data_in_leaf": 3, "verbosity": -1}
     seen = np.nan_to_num(rows) if kind == "plain" else rows
-    labels = frame["label"].to_numpy() + np.sin(np.arange(len(rows)))
+    labels = frame["label"].to_numpy() + np.sin(np.arange(len(rows))) + 5 * (rows[:, 3] == 2)
     data = lightgbm.Dataset(seen, label=labels, categorical_feature=[3] if kind == "categories" else "auto")
     booster = lightgbm.train({**settings, **KINDS[kind]}, data, 7)
     booster.save_model(tmp_path / "model.txt")
