@@ -4,6 +4,7 @@ Caching is the manifest's business: a Prefect record proves that a task ran once
 there.
 """
 
+from functools import wraps
 from typing import Any
 
 from prefect import Task, task
@@ -16,8 +17,20 @@ from pipeline.search_job import SearchJob
 def _task(step: Any, name: str) -> "Task[..., Any]":
     made: Task[..., Any] = task(
         name=name, cache_policy=NO_CACHE, persist_result=False, task_run_name=_run_name
-    )(step)
+    )(within(step))
     return made
+
+
+def within(step: Any) -> Any:
+    """Return the step, which waits until its job has room for it: the runner takes as many as there are processors."""
+
+    @wraps(step)
+    def call(*args: Any, **named: Any) -> Any:
+        job: Job = named["self"] if "self" in named else args[0]
+        with job.room:
+            return step(*args, **named)
+
+    return call
 
 
 def _run_name() -> str:

@@ -6,6 +6,7 @@ flow calls its methods. Every method is a step of the manifest, so calling one a
 
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +69,8 @@ class Job:
     ) -> None:
         self.config, self.layout, self.all_threads = config, RunLayout(root), threads
         self.workers = min(threads, WORKERS)
+        self.room = threading.Semaphore(self.workers)
+        """For who calls steps in more threads than there are to be at work."""
         self.arms = arm_names.panel(config.select, arms)
         self.preferred = arm_names.preferred(config.select)
         self._source_path, self._observer = source, observer or (lambda _: None)
