@@ -1,7 +1,7 @@
 """Kernels as machine code in a file: a process that finds it there calls it without numba.
 
 To import numba and load one kernel from numba's own cache takes over a second of CPU time, as much as parsing
-300 MB of text. Here numba compiles the entries of a kernel as C functions; what it makes of them is one LLVM
+400 MB of text. Here numba compiles the entries of a kernel as C functions; what it makes of them is one LLVM
 module, which is made to stand alone, assembled, and kept. Later processes load it with llvmlite in 0.1 seconds.
 
 The file's name has the fingerprint of all that the code is made from: the sources, the versions of the
