@@ -21,6 +21,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline import store
+from pipeline.errors import StorageError
+
 Function = Callable[..., None]
 
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
@@ -53,13 +56,12 @@ class Kernel:
                 code = self._read()
                 addresses = self._compiled() if code is None else self._loaded(code)
                 for name, types in self._entries.items():
-                    # NULL for a pointer is an address of 0: an empty array may have one.
                     kinds = [_C_TYPES.get(word, ctypes.c_void_p) for word in types]
                     self._functions[name] = ctypes.CFUNCTYPE(None, *kinds)(addresses[name])
         return self._functions
 
     def is_kept(self) -> bool:
-        """Tell whether there is a file with the code, so that nothing has to be compiled."""
+        """Tell whether nothing has to be compiled: the code is here already, or in a file."""
         return bool(self._functions) or self._read() is not None
 
     @cached_property
@@ -91,17 +93,11 @@ class Kernel:
         return None
 
     def _keep(self, code: bytes) -> None:
-        """Write the file, whole or not at all, to the first place where that is possible."""
+        """Write the file to the first place where that is possible."""
         for directory in _directories():
-            with contextlib.suppress(OSError):
-                directory.mkdir(parents=True, exist_ok=True)
-                file = directory / f".{self._name}.tmp-{os.getpid()}-{threading.get_ident()}"
-                try:
-                    file.write_bytes(hashlib.sha256(code).digest() + code)
-                    file.replace(directory / self._name)
-                except OSError:
-                    file.unlink(missing_ok=True)
-                    raise
+            with contextlib.suppress(StorageError):
+                with store.publish(directory / self._name) as [made]:
+                    made.write_bytes(hashlib.sha256(code).digest() + code)
                 return
 
     def _loaded(self, code: bytes) -> dict[str, int]:
