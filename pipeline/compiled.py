@@ -20,6 +20,11 @@ from numba.extending import intrinsic
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def part(function: F) -> F:
+    """Compile as part of an entry, whose machine code is kept by :mod:`pipeline.machine_code`."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+
+
 def compiled(function: F) -> F:
     """Compile at first call; keep the machine code on disk where there is a place for it.
 
@@ -28,12 +33,7 @@ def compiled(function: F) -> F:
     try:
         return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
     except RuntimeError:  # neither the package nor the user's cache directory can be written
-        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
-
-
-def part(function: F) -> F:
-    """Compile as part of an entry, whose machine code is kept by :mod:`pipeline.machine_code`."""
-    return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+        return part(function)
 
 
 def inlined(function: F) -> F:

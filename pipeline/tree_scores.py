@@ -192,12 +192,8 @@ def total(columns: Mapping[int, Column], grown: Sequence[Tree], *, rows: int, th
         block = slice(first, first + step)
         _add(score[block], {number: column[block] for number, column in columns.items()}, grown)
 
-    if threads == 1:
-        for first in range(0, rows, step):
-            work(first)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(0, rows, step)))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(0, rows, step)))
     return score
 
 
