@@ -12,12 +12,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import child, store
-from pipeline.errors import ConfigError, TrainingError
-from pipeline.job import Job
+from pipeline.core import files as store
+from pipeline.core.errors import ConfigError, TrainingError
 from pipeline.negatives.arms import BASELINE
-from pipeline.plan import ArmOf
-from pipeline.search_job import SearchJob
+from pipeline.ranker import processes as child
+from pipeline.run.job import Job
+from pipeline.run.plan import ArmOf
+from pipeline.run.search_job import SearchJob
 
 Step = Callable[..., Any]
 

@@ -14,16 +14,16 @@ import click
 from rich.console import Console
 
 from flows.body import Outcome, Plain, Until, body
-from pipeline.config import Config, override, parse, read_toml
-from pipeline.errors import RanksieveError, SourceError
-from pipeline.export import FORMATS, Format
-from pipeline.generate import FORMATS as GENERATED
-from pipeline.job import Job
-from pipeline.layout import RunLayout
-from pipeline.letor import must_compile
-from pipeline.run import default_root, processors
-from pipeline.search import candidates
-from pipeline.search_job import SearchJob
+from pipeline.core.config import Config, override, parse, read_toml
+from pipeline.core.errors import RanksieveError, SourceError
+from pipeline.core.paths import RunLayout
+from pipeline.dataset.letor import must_compile
+from pipeline.export.formats import FORMATS, Format
+from pipeline.run.defaults import default_root, processors
+from pipeline.run.job import Job
+from pipeline.run.search import candidates
+from pipeline.run.search_job import SearchJob
+from pipeline.synthetic.generate import FORMATS as GENERATED
 
 # Outside a terminal nothing says how wide the reader's screen is; the table needs this much.
 _OUT = Console(width=None if sys.stdout.isatty() else 130)
@@ -183,8 +183,8 @@ def serve(
 def inspect(path: Path, check: bool, as_json: bool) -> None:
     """Show what is in PATH: a run, a dataset directory, or Parquet files."""
     from flows.inspect_screen import show
-    from pipeline.inspect import inspect as look
-    from pipeline.inspect_run import CHECK_BYTES
+    from pipeline.inspect.look import inspect as look
+    from pipeline.inspect.runs import CHECK_BYTES
 
     facts = look(path, check_bytes=None if check else CHECK_BYTES)
     if as_json:
@@ -207,7 +207,7 @@ def export(run: Path, arm: str, kind: Format, out: Path, fold: int | None, as_js
     its model on these lists.
     """
     from flows.export_screen import counting, show_export
-    from pipeline import export as exporting
+    from pipeline.export import formats as exporting
 
     with counting(_ERR, "rows") as tell:
         facts = exporting.run(run, out, arm=arm, kind=kind, fold=fold, threads=processors(), advance=tell)
@@ -239,7 +239,7 @@ def generate(
     traits of the documents, so a ranker has something to learn.
     """
     from flows.generate_screen import progress, show_generated
-    from pipeline import generate as generating
+    from pipeline.synthetic import generate as generating
 
     target = generating.size(size) if size is not None else None
     with progress(_ERR, target or rows or 0, "rows" if target is None else "bytes") as tell:
@@ -303,7 +303,7 @@ def _compiling() -> Iterator[Callable[[], object]]:
     if not must_compile():
         yield lambda: None
         return
-    command = [sys.executable, "-c", "from pipeline.letor import warm_up; warm_up()"]
+    command = [sys.executable, "-c", "from pipeline.dataset.letor import warm_up; warm_up()"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             yield process.wait

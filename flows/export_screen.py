@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from pipeline.manifest import Facts
+from pipeline.core.records import Facts
 
 
 def show_export(console: Console, out: Path, facts: Facts) -> None:
-    """Print what :func:`pipeline.export.run` wrote."""
+    """Print what :func:`pipeline.export.formats.run` wrote."""
     rows = ", ".join(f"{split} {count:,} rows" for split, count in facts["rows"].items())
     for line in (
         f"{facts['arm']} as {facts['format']}: {out}",

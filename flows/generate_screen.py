@@ -24,7 +24,7 @@ def progress(console: Console, total: int, what: str) -> Iterator[Callable[[int]
 
 
 def show_generated(console: Console, out: Path, facts: dict[str, Any]) -> None:
-    """Print what :func:`pipeline.generate.run` wrote."""
+    """Print what :func:`pipeline.synthetic.generate.run` wrote."""
     total = sum(facts["rows"].values())
     shares = ", ".join(f"{label}: {count / total:.1%}" for label, count in enumerate(facts["labels"]))
     splits = ", ".join(

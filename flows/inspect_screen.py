@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.inspect_tables import Facts
+from pipeline.inspect.tables import Facts
 from pipeline.report.wording import MISSING, compared, number
 
 _NAMES: Final = 12  # names listed before the rest is counted
@@ -19,7 +19,7 @@ _CELL: Final = 18  # characters of a shown value
 
 
 def show(console: Console, facts: Facts) -> None:
-    """Print what :func:`pipeline.inspect.inspect` found."""
+    """Print what :func:`pipeline.inspect.look.inspect` found."""
     {"run": _run, "dataset": _dataset, "files": _files, "parts": _table, "file": _table}[facts["kind"]](
         console, facts
     )

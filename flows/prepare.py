@@ -14,13 +14,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.body import Failure, Outcome, Step, Until, body
 from flows.tasks import TASKS
-from pipeline.config import Config
-from pipeline.errors import TrainingError
-from pipeline.job import WORKERS, Job
-from pipeline.plan import ArmOf, Observer
+from pipeline.core.config import Config
+from pipeline.core.errors import TrainingError
 from pipeline.report import markdown
-from pipeline.run import default_root, processors
-from pipeline.search_job import SearchJob
+from pipeline.run.defaults import default_root, processors
+from pipeline.run.job import WORKERS, Job
+from pipeline.run.plan import ArmOf, Observer
+from pipeline.run.search_job import SearchJob
 
 _WATCHER: ContextVar[Observer | None] = ContextVar("watcher", default=None)
 

@@ -18,12 +18,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pipeline.job import Job
-from pipeline.layout import RunLayout
-from pipeline.manifest import Manifest
-from pipeline.plan import Ahead, Event
+from pipeline.core.paths import RunLayout
+from pipeline.core.records import Manifest
+from pipeline.evaluation.verdict import verdict
 from pipeline.report.markdown import compared, figures, number
-from pipeline.verdict import verdict
+from pipeline.run.job import Job
+from pipeline.run.plan import Ahead, Event
 
 _QUIET_SECONDS = 15.0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 _QUIET = {
     "DO_NOT_TRACK": "1",

@@ -1,4 +1,4 @@
-"""The steps of :class:`pipeline.job.Job` as Prefect tasks, nothing else.
+"""The steps of :class:`pipeline.run.job.Job` as Prefect tasks, nothing else.
 
 Caching is the manifest's business: a Prefect record proves that a task ran once, not that its output is still
 there.
@@ -10,8 +10,8 @@ from typing import Any
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
-from pipeline.job import Job
-from pipeline.search_job import SearchJob
+from pipeline.run.job import Job
+from pipeline.run.search_job import SearchJob
 
 
 def _task(step: Any, name: str) -> "Task[..., Any]":

@@ -17,7 +17,7 @@ The stages, in order::
 A dynamic arm turns the middle around: its ranker is trained on SCORES and JUDGMENTS, choosing as it grows, and
 SELECTION is what it chose last.
 
-A search (:mod:`pipeline.search_job`) tries many arms on the validation lists first, with few trees, and then takes
+A search (:mod:`pipeline.run.search_job`) tries many arms on the validation lists first, with few trees, and then takes
 the best of them through the stages above.
 
 Below them, in the direction imports point: ``letor``, ``folds``, ``ndcg``, ``ranker``; and at the bottom

@@ -56,8 +56,8 @@ def once(
 def small_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
     """A whole run on 24 training queries: arms all, random-40, mixed-40-guard75. Copy it to change it."""
     from flows.body import Plain, body
-    from pipeline.config import parse
-    from pipeline.job import Job
+    from pipeline.core.config import parse
+    from pipeline.run.job import Job
 
     def make(root: Path) -> None:
         source = write_letor_source(root.with_name("small-source"), queries=24, documents=12)
@@ -70,8 +70,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
 def folds_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
     """A run on two folds, up to its prepared sets: arms all, random-50."""
     from flows.body import Plain, Until, body
-    from pipeline.config import parse
-    from pipeline.job import Job
+    from pipeline.core.config import parse
+    from pipeline.run.job import Job
 
     def make(root: Path) -> None:
         source = root.with_name("folds-source")

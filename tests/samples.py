@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline import draws, parts, tables
+from pipeline.core import rng as draws
+from pipeline.core import tables
+from pipeline.dataset import parts
 from pipeline.negatives.training import Training
 
 NOISE_FEATURES = 3

@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
-from pipeline.config import SelectConfig
-from pipeline.errors import ConfigError, did_you_mean
+from pipeline.core.config import SelectConfig
+from pipeline.core.errors import ConfigError, did_you_mean
 from pipeline.negatives.budget import EVERYTHING, Budget, percent, share
 from pipeline.negatives.choice import Choice
 from pipeline.negatives.guards import GUARDS, Aside

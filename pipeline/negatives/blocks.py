@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import parts
+from pipeline.dataset import parts
 from pipeline.negatives.choice import REASON
 from pipeline.negatives.context import edges, run_starts
 

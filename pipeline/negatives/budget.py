@@ -7,7 +7,7 @@ from typing import Final, Literal, Self, cast
 
 import polars as pl
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.negatives.choice import share_of, up_to
 
 Unit = Literal["", "n", "p"]

@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline import draws
+from pipeline.core import rng as draws
 
 QUERY: Final = "qid"
 ENGINE: Final = "in-memory"

@@ -38,16 +38,17 @@ Over one round that is +17 % on test, in the mean over the sets; over `all` +1.3
 
 The first choice goes by SCORES, the next ones by the scores of the ranker so far. Guards keep to SCORES: a
 ranker scores the rows it trains on too well to tell which of its mistakes are mistakes of the labels. Each
-choice draws afresh what it draws at random. The work is done in :mod:`pipeline.negatives.dynamic_child`.
+choice draws afresh what it draws at random. The work is done in :mod:`pipeline.negatives.dynamic_worker`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import child, ranker
-from pipeline.config import RankerConfig, SelectConfig
+from pipeline.core.config import RankerConfig, SelectConfig
 from pipeline.negatives.arms import Arm
+from pipeline.ranker import fit as ranker
+from pipeline.ranker import processes as child
 
 
 def run(
@@ -85,7 +86,7 @@ def run(
         trees_done: Told the number of trees so far, over all rankers.
 
     Returns:
-        The training's facts: those of :func:`pipeline.train.run`, and ``rounds``, how often it chose. Trees and
+        The training's facts: those of :func:`pipeline.ranker.train.run`, and ``rounds``, how often it chose. Trees and
         rows are those of the last ranker.
 
     Raises:
@@ -109,7 +110,7 @@ def run(
         "cutoff": cutoff,
     }
     done = child.run(
-        "pipeline.negatives.dynamic_child", job, threads=threads, what=f"training arm {arm.name!r}",
+        "pipeline.negatives.dynamic_worker", job, threads=threads, what=f"training arm {arm.name!r}",
         trees_done=trees_done,
     )  # fmt: skip
     return {**{key: done[key] for key in ("rows", "trees", "rounds", "peak_memory_mb")},

@@ -25,7 +25,7 @@ mean difference           -0.6 %   -1.9 %          +0.1 %   +0.5 %
 
 import polars as pl
 
-from pipeline.tables import MAX_LABEL
+from pipeline.core.tables import MAX_LABEL
 
 
 def grade(hard: pl.Expr) -> pl.Expr:

@@ -11,17 +11,19 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline import draws, parts, tables
-from pipeline.config import SelectConfig
-from pipeline.errors import ConfigError, SourceError
+from pipeline.core import rng as draws
+from pipeline.core import tables
+from pipeline.core.config import SelectConfig
+from pipeline.core.errors import ConfigError, SourceError
+from pipeline.core.tables import features_of
+from pipeline.dataset import parts
 from pipeline.negatives import blocks, context, counting
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.budget import Budget
 from pipeline.negatives.choice import REASON, Counts, Need, one, said
 from pipeline.negatives.grades import grade
 from pipeline.negatives.training import Training
-from pipeline.ranker import MAX_QUERY_ROWS
-from pipeline.tables import features_of
+from pipeline.ranker.fit import MAX_QUERY_ROWS
 
 
 def select(

@@ -7,7 +7,7 @@ order and in one thread, so that the same rows give the same bits.
 
 import numpy as np
 
-from pipeline.compiled import compiled
+from pipeline.core.compiled import compiled
 
 
 @compiled

@@ -23,9 +23,9 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline import parts
-from pipeline.errors import TableError
-from pipeline.tables import features_of
+from pipeline.core.errors import TableError
+from pipeline.core.tables import features_of
+from pipeline.dataset import parts
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
-from pipeline.paired import ALPHA
+from pipeline.evaluation.paired import ALPHA
 from pipeline.report import scale
 from pipeline.report.scale import Scale
 from pipeline.report.svg import Look, escape, figure, line, looks, mark, mark_class, shorten, tag, text

@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.paired import ALPHA
+from pipeline.evaluation.paired import ALPHA
+from pipeline.evaluation.verdict import BASELINE, verdict
 from pipeline.report import forest, listing, shares, wins
 from pipeline.report.svg import escape, tag
 from pipeline.report.wording import Row, compared, deciding, figures
-from pipeline.verdict import BASELINE, verdict
 
 
 def run(

@@ -5,11 +5,11 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.folds import of_splits
-from pipeline.paired import ALPHA
+from pipeline.dataset.folds import of_splits
+from pipeline.evaluation.paired import ALPHA
+from pipeline.evaluation.verdict import BASELINE
 from pipeline.report.svg import escape, tag
 from pipeline.report.wording import MISSING, Row, compared, figures, interval, number, p_value, significant
-from pipeline.verdict import BASELINE
 
 
 def shape(dataset: Mapping[str, Any]) -> dict[str, str]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.layout import RunLayout
+from pipeline.core.paths import RunLayout
+from pipeline.evaluation.verdict import verdict
 from pipeline.report.wording import compared, deciding, figures, number, p_value
-from pipeline.verdict import verdict
 
 __all__ = ["compared", "figures", "number", "summary", "table"]
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
+from pipeline.evaluation.verdict import BASELINE
 from pipeline.report import scale
 from pipeline.report.scale import Scale, spread
 from pipeline.report.svg import Look, escape, figure, line, looks, mark, shorten, tag, text
 from pipeline.report.wording import Row, interval, number
-from pipeline.verdict import BASELINE
 
 _WIDTH: Final = 900.0
 _LEFT, _TOP, _BOTTOM = 62.0, 34.0, 52.0

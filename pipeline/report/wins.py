@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from pipeline.evaluation.verdict import BASELINE
 from pipeline.report.scale import Scale, step_of
 from pipeline.report.svg import escape, figure, line, tag, text
 from pipeline.report.wording import number
-from pipeline.verdict import BASELINE
 
 Floats = npt.NDArray[np.float64]
 

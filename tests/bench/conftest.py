@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import generate
+from pipeline.synthetic import generate
 
 MEGABYTES = int(os.environ.get("RANKSIEVE_BENCH_MB", "200"))
 ROWS = int(os.environ.get("RANKSIEVE_BENCH_ROWS", "1000000"))

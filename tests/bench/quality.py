@@ -19,11 +19,11 @@ import numpy.typing as npt
 import polars as pl
 
 from flows.body import Plain, body
-from pipeline import paired
-from pipeline.config import override, parse
-from pipeline.job import Job
+from pipeline.core.config import override, parse
+from pipeline.evaluation import paired
 from pipeline.negatives.arms import parse as parse_arm
-from pipeline.run import processors
+from pipeline.run.defaults import processors
+from pipeline.run.job import Job
 
 SETS = ("webis_clueweb09", "cranfield", "nfcorpus", "ohsumed", "mq2008")
 SEEDS = (1, 2, 3)

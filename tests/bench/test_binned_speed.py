@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ingest
-from pipeline.config import IngestConfig, SplitConfig
-from pipeline.source import Source, SplitSource
+from pipeline.core.config import IngestConfig, SplitConfig
+from pipeline.dataset import ingest
+from pipeline.dataset.sources import Source, SplitSource
 from tests.bench.timing import Program, compare
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]

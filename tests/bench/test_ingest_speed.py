@@ -14,8 +14,8 @@ OURS = """
 import shutil, sys
 from pathlib import Path
 from pipeline import ingest
-from pipeline.config import IngestConfig, SplitConfig
-from pipeline.source import Source, SplitSource
+from pipeline.core.config import IngestConfig, SplitConfig
+from pipeline.dataset.sources import Source, SplitSource
 source = Source(Path(sys.argv[1]), "splits", (SplitSource("train", (Path(sys.argv[1]),)),))
 shutil.rmtree(sys.argv[2] + "/ours", ignore_errors=True)
 ingest.run(
@@ -75,7 +75,7 @@ frame.to_parquet(sys.argv[2] + "/pandas.parquet", compression="zstd", index=Fals
 READ = """
 import sys
 from pathlib import Path
-from pipeline.letor import read_letor
+from pipeline.dataset.letor import read_letor
 for batch in read_letor(Path(sys.argv[1]), threads={threads}): pass
 """
 LOADERS = {

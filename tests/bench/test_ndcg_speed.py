@@ -41,7 +41,7 @@ print("CPU", time.process_time() - began)
 TOOLS = {
     "ranksieve": Program(
         """
-from pipeline.ndcg import ndcg
+from pipeline.evaluation.ndcg import ndcg
 def call(labels, scores):
     queries, documents = labels.shape
     return ndcg(labels.ravel(), scores.ravel(), np.arange(queries + 1) * documents, cutoffs=[10])

@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline import ingest, parts
-from pipeline.config import IngestConfig, SplitConfig
-from pipeline.draws import uniform
-from pipeline.source import Source, SplitSource
+from pipeline.core.config import IngestConfig, SplitConfig
+from pipeline.core.rng import uniform
+from pipeline.dataset import ingest, parts
+from pipeline.dataset.sources import Source, SplitSource
 from tests.bench.timing import Program, compare
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]

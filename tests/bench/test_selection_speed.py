@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline import parts, tables
+from pipeline.core import tables
+from pipeline.dataset import parts
 from tests.bench.conftest import ROWS
 from tests.bench.timing import Program, compare
 
@@ -20,7 +21,7 @@ PROGRAMS = {
         """
 import sys
 from pathlib import Path
-from pipeline.config import SelectConfig
+from pipeline.core.config import SelectConfig
 from pipeline.negatives import select
 from pipeline.negatives.arms import parse
 select.run(Path(sys.argv[1]), Path(sys.argv[2]), arm=parse("top-20"), config=SelectConfig(), seed=1)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import train
-from pipeline.errors import TrainingError
+from pipeline.core.errors import TrainingError
+from pipeline.ranker import train
 
 Run = Callable[..., tuple[int, str, str]]
 ALONE = ("--plain", "--arms", "mixed-40-guard75")

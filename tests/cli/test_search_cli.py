@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import child, ranker_child
+from pipeline.ranker import processes as child
+from pipeline.ranker import worker as ranker_child
 from tests.samples import write_letor_source
 
 Run = Callable[..., tuple[int, str, str]]

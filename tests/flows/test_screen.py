@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from flows.screen import Watch
-from pipeline.plan import Event
+from pipeline.run.plan import Event
 
 
 def test_a_log_is_told_of_a_wait_at_once():

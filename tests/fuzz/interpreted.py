@@ -14,8 +14,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from pipeline import letor_code
-from pipeline import letor_kernel as compiled_kernel
+from pipeline.dataset import letor_code
+from pipeline.dataset import letor_kernel as compiled_kernel
 
 
 class _Memory:

@@ -106,7 +106,8 @@ def _entry(token: bytes) -> str:
 
 def watched() -> Iterator[FunctionType]:
     """Yield the functions whose branches guide: the interpreted kernel and the reader around it."""
-    from pipeline import letor, letor_parse, letor_source
+    from pipeline.dataset import letor, letor_parse
+    from pipeline.dataset import letor_blocks as letor_source
 
     for module in (interpreted.module(), letor_source, letor_parse, letor):
         yield from _functions(module, module.__name__)

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import letor_parse, letor_source
-from pipeline.errors import SourceError
-from pipeline.letor import read_letor
-from pipeline.letor_source import read_blocks
+from pipeline.core.errors import SourceError
+from pipeline.dataset import letor_blocks as letor_source
+from pipeline.dataset import letor_parse
+from pipeline.dataset.letor import read_letor
+from pipeline.dataset.letor_blocks import read_blocks
 from tests.fuzz import interpreted, reference
 from tests.fuzz.reference import Bad, Row
 

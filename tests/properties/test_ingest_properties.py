@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_svmlight_file
 
-from pipeline import ingest, letor, parts
-from pipeline.config import IngestConfig, SplitConfig
-from pipeline.source import Source, SplitSource
+from pipeline.core.config import IngestConfig, SplitConfig
+from pipeline.dataset import ingest, letor, parts
+from pipeline.dataset.sources import Source, SplitSource
 
 Row = tuple[int, int | str, dict[int, float], str | None]
 """Label, query id, features, document id."""

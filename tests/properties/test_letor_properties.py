@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_svmlight_file
 
-from pipeline.errors import SourceError
-from pipeline.letor import read_letor, write_letor
+from pipeline.core.errors import SourceError
+from pipeline.dataset.letor import read_letor, write_letor
 
 settings.register_profile("letor", deadline=None, max_examples=150)  # the first example may compile
 relaxed = settings.get_profile("letor")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import ndcg as module
-from pipeline.ndcg import ndcg
+from pipeline.evaluation import ndcg as module
+from pipeline.evaluation.ndcg import ndcg
 
 CUTOFFS = (1, 3, 5, 10)
 

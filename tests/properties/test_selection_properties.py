@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import draws
-from pipeline.config import SelectConfig
+from pipeline.core import rng as draws
+from pipeline.core.config import SelectConfig
 from pipeline.negatives import context
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.budget import EVERYTHING, Budget
@@ -447,7 +447,7 @@ def sample():
 SELECT_ALL = """
 import sys
 import polars as pl
-from pipeline.config import SelectConfig
+from pipeline.core.config import SelectConfig
 from pipeline.negatives.arms import parse
 from pipeline.negatives.select import select
 from pipeline.negatives.training import Training

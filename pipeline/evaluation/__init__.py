@@ -1,0 +1,1 @@
+"""Model -> METRICS -> SUMMARY: NDCG of every query, paired tests, the recommendation and its wording."""

@@ -1,0 +1,1 @@
+"""Prepared sets and rankings in other tools' formats."""

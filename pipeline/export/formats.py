@@ -1,0 +1,318 @@
+"""Hand an arm to other tools: its prepared set as LETOR or LightGBM text, or its rankings for trec_eval.
+
+===========  ============================================================================================
+``letor``    ``train.txt.gz``, ``vali.txt.gz``, ``test.txt.gz``: ``label qid:ID 1:value ... #docid = X``;
+             ``train.weights`` with a weight per line, where weights differ from 1; ``train.grades`` with a
+             grade per line, for a graded arm
+``lightgbm`` ``train.svm``, ``vali.svm``, ``test.svm``: ``label 0:value 1:value ...``, without ``qid``, which
+             LightGBM's loader refuses; beside each ``.query`` (rows per query) and, where weights differ
+             from 1, ``train.svm.weight``. ``lightgbm.Dataset("train.svm")`` finds both by itself. A graded
+             arm has ``train.svm.grades``, to be set as the labels
+``trec``     ``vali.qrels``, ``test.qrels``: ``qid 0 docid label``; ``vali.run``, ``test.run``: ``qid Q0
+             docid rank score tag``, scored by the arm's model, the tag being the arm's name
+===========  ============================================================================================
+
+A bagged arm has a training set per bag: ``train-1``, ``train-2`` and so on in place of ``train``.
+
+Every feature of every row is written, zeros too: LightGBM takes the format from the first lines, and cannot
+when these hold nothing but zeros. A float32 is written as the shortest decimal number that is it. Beside the
+files lies ``export.json``, which says what they were made from.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.core import files as store
+from pipeline.core.config import parse, read_toml
+from pipeline.core.errors import ConfigError, StorageError, did_you_mean
+from pipeline.core.paths import RunLayout
+from pipeline.core.records import Facts, Manifest
+from pipeline.core.tables import features_of
+from pipeline.dataset import letor, parts
+from pipeline.dataset.folds import Fold
+from pipeline.export import trec as export_trec
+from pipeline.negatives import arms as arm_names
+from pipeline.negatives import grades
+from pipeline.run.job import Job
+from pipeline.run.plan import ArmOf
+
+Format = Literal["letor", "lightgbm", "trec"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+Advance = Callable[[int], None]
+
+CARD: Final = "export.json"
+_ROWS: Final = 1 << 16  # rows formatted at once; bounded by cells as well
+_CELLS: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Export:
+    """What to hand over, from files that the run's manifest vouches for.
+
+    Attributes:
+        of: The arm in its fold.
+        train: Parts of the prepared set; for an arm that keeps every row, of the training split.
+        held_out: Parts of the validation and test lists.
+        model: The retrained ranker.
+        gains: Of a graded arm's grades.
+    """
+
+    of: ArmOf
+    train: list[Path]
+    held_out: dict[str, list[Path]]
+    model: Path
+    gains: list[float]
+
+    @property
+    def sets(self) -> dict[str, list[Path]]:
+        """The training sets by name: one, or one per bag."""
+        if self.of.arm.bags == 1:
+            return {"train": self.train}
+        return {f"train-{bag}": [file] for bag, file in enumerate(self.train, start=1)}
+
+    def files(self, kind: Format) -> list[Path]:
+        """Return every file that an export reads."""
+        held_out = [file for files in self.held_out.values() for file in files]
+        return [*([self.model] if kind == "trec" else self.train), *held_out]
+
+    def rows(self, kind: Format) -> int:
+        """Return how many rows an export writes."""
+        parquet = [file for file in self.files(kind) if file != self.model]
+        return parts.count_rows(parquet)
+
+
+def plan(root: Path, *, arm: str, fold: int | None = None) -> Export:
+    """Find an arm's files.
+
+    Args:
+        root: The run's directory.
+        arm: The arm's name.
+        fold: Its fold, from 1; None where the run has one.
+
+    Raises:
+        ConfigError: ``root`` is no run, or it has no such arm or fold.
+        StorageError: The run's manifest or dataset is damaged.
+    """
+    run = RunLayout(root)
+    if not run.config.is_file():
+        raise ConfigError(f"{root}: not a run (no config.toml); start with `ranksieve run SOURCE`")
+    job = Job(None, root, config=parse(read_toml(run.config), where=str(run.config)))
+    try:
+        chosen = _fold(job, fold)
+    except (OSError, ValueError, KeyError):
+        raise StorageError(
+            f"{run.dataset}: no readable dataset.json; run `ranksieve run SOURCE` again"
+        ) from None
+    of = ArmOf(chosen, arm_names.parse(_arm(job, arm)))
+    held_out = {"vali": job.files(chosen.vali), "test": job.files(chosen.test)}
+    gains = grades.gains(job.config.select.hard_gain) if of.arm.graded else []
+    return Export(of, job.prepared_files(of), held_out, job.at(chosen).model(of.arm.name), gains)
+
+
+def _fold(job: Job, number: int | None) -> Fold:
+    numbers = [fold.number for fold in job.folds]
+    if number is None and len(numbers) > 1:
+        raise ConfigError(
+            f"{job.layout.root}: this run has folds {numbers[0]} to {numbers[-1]}; choose one with --fold"
+        )
+    wanted = numbers[0] if number is None else number
+    if wanted not in numbers:
+        there = "one fold" if len(numbers) == 1 else f"folds {numbers[0]} to {numbers[-1]}"
+        raise ConfigError(f"--fold {wanted}: this run has {there}")
+    return job.folds[numbers.index(wanted)]
+
+
+def _arm(job: Job, name: str) -> str:
+    steps = (step.rpartition("selection/") for step in job.manifest.steps())
+    known = sorted({which for _, found, which in steps if found})
+    if not known:
+        raise ConfigError(
+            f"{job.layout.root}: no arm is selected yet; run `ranksieve select {job.layout.root}`"
+        )
+    if name not in known:
+        raise ConfigError(f"{job.layout.root}: no arm {name!r}.{did_you_mean(name, known)}")
+    return name
+
+
+def run(
+    root: Path,
+    out: Path,
+    *,
+    arm: str,
+    kind: Format,
+    fold: int | None = None,
+    threads: int = 1,
+    advance: Advance | None = None,
+) -> Facts:
+    """Write an arm in another tool's format; a row group at a time, all files or none.
+
+    Args:
+        root: The run's directory.
+        out: Directory to make. One that is there is replaced if it is empty or an earlier export.
+        arm: The arm's name.
+        kind: The format.
+        fold: The arm's fold, from 1; None where the run has one.
+        threads: Threads that score for ``trec``; they never change the result.
+        advance: Told the rows written since the last call.
+
+    Returns:
+        What ``export.json`` says: ``run, arm, fold, format, rows`` by split, ``notices`` and ``files``.
+
+    Raises:
+        ConfigError: No such run, arm, fold or format, or ``out`` holds something else.
+        StorageError: A file of the run is missing or not what the run wrote, or ``out`` cannot be written.
+        TableError: A query or document id that the format cannot carry.
+    """
+    if kind not in FORMATS:
+        raise ConfigError(f"--format {kind}: no such format.{did_you_mean(kind, FORMATS)}")
+    export = plan(root, arm=arm, fold=fold)
+    out = out.resolve()
+    store.require_free(out, card=CARD)
+    _require_intact(root, export, kind)
+    tell = advance or (lambda _: None)
+    with store.publish(out) as [made]:
+        made.mkdir()
+        written = _WRITERS[kind](export, made, threads, tell)
+        about = {"run": str(root), "arm": arm, "fold": export.of.fold.number, "format": kind, **written}
+        facts = {**about, "files": sorted([*(file.name for file in made.iterdir()), CARD])}
+        (made / CARD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def _require_intact(root: Path, export: Export, kind: Format) -> None:
+    """Raise when a file to be read is missing or not what the manifest says the run wrote."""
+    remedy = f"`ranksieve train {root} --arms {export.of.arm.name}` makes it"
+    first = ("model", [export.model]) if kind == "trec" else ("prepared set", export.train)
+    for what, files in (first, *export.held_out.items()):
+        if not files or not all(file.is_file() for file in files):
+            raise StorageError(f"{root}: no {what} of {export.of} here; {remedy}")
+    recorded: dict[str, str] = {}
+    for record in Manifest(RunLayout(root).manifest).steps().values():
+        recorded |= record["outputs"] or {}
+    fingerprints, wanted = store.Fingerprints(), export.files(kind)
+    directories = {file.parent for file in wanted if file != export.model}
+    if lost := [n for n in recorded if (root / n).parent in directories and not (root / n).is_file()]:
+        raise StorageError(f"{root / lost[0]}: not there; {remedy} again")
+    for file in wanted:
+        if fingerprints.file(file) != recorded.get(file.relative_to(root).as_posix()):
+            raise StorageError(f"{file}: not what the run wrote; {remedy} again")
+
+
+# ---- The formats ------------------------------------------------------------------------------------------
+
+
+def _batches(files: Sequence[Path], advance: Advance) -> Iterator[pa.RecordBatch]:
+    """Yield the rows in batches small enough to become text at once."""
+    for table in parts.row_groups(files):
+        rows = max(1, min(_ROWS, _CELLS // table.num_columns))
+        for batch in table.to_batches(rows):
+            yield batch
+            advance(batch.num_rows)
+
+
+def _letor(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
+    del threads
+    for split, files in _splits(export):
+        letor.write_letor(_batches(files, advance), out / f"{split}.txt.gz", sparse=False)
+    return {"rows": _rows(export), "notices": _beside(export, out, weights=".weights", grades=".grades")}
+
+
+def _lightgbm(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
+    del threads
+    for split, files in _splits(export):
+        with (out / f"{split}.svm").open("wb") as stream:
+            for batch in _batches(files, advance):
+                stream.write(svm_text(batch))
+        lengths = parts.read_keys(files)["qid"].rle().struct.field("len")
+        lengths.to_frame().write_csv(out / f"{split}.svm.query", include_header=False)
+    beside = _beside(export, out, weights=".svm.weight", grades=".svm.grades")
+    return {"rows": _rows(export), "notices": beside}
+
+
+def svm_text(batch: pa.RecordBatch) -> bytes:
+    """Return ``label 0:value 1:value ...`` lines, index 0 being feature ``f1``.
+
+    Args:
+        batch: ``label`` and features, none null; other columns are left out.
+    """
+    columns: list[Any] = [batch["label"].cast(pa.int64()).cast(pa.string())]
+    for index, name in enumerate(features_of(batch.schema.names)):
+        columns += [f" {index}:", batch[name].cast(pa.string())]
+    lines = pc.binary_join_element_wise(*columns, "\n", "")
+    _, offsets, characters = lines.buffers()
+    return bytes(characters[: int(np.frombuffer(offsets, np.int32)[len(lines)])])
+
+
+def _trec(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
+    notices = []
+    for split, files in export.held_out.items():
+        notices += export_trec.write(
+            export.model, files, qrels=out / f"{split}.qrels", ranking=out / f"{split}.run",
+            tag=export.of.arm.name, what=split, threads=threads, advance=advance,
+        )  # fmt: skip
+    rows = {split: count for split, count in _rows(export).items() if split in export.held_out}
+    return {"rows": rows, "notices": notices}
+
+
+_WRITERS: Final[dict[str, Callable[[Export, Path, int, Advance], Facts]]] = {
+    "letor": _letor,
+    "lightgbm": _lightgbm,
+    "trec": _trec,
+}
+
+
+def _splits(export: Export) -> list[tuple[str, list[Path]]]:
+    return [*export.sets.items(), *export.held_out.items()]
+
+
+def _rows(export: Export) -> dict[str, int]:
+    return {split: parts.count_rows(files) for split, files in _splits(export)}
+
+
+def _beside(export: Export, out: Path, *, weights: str, grades: str) -> list[str]:
+    """Write what goes beside each training set, in files of these suffixes; returns what to say of them."""
+    notices = []
+    for name, files in export.sets.items():
+        _weights(files, out / f"{name}{weights}")
+        notices += _grades(files, export.gains, out / f"{name}{grades}")
+    if len(export.sets) > 1:
+        notices.append(
+            f"{export.of.arm.name} trains a ranker on each of its {len(export.sets)} training sets and adds"
+            " their scores up"
+        )
+    return notices
+
+
+def _weights(files: Sequence[Path], out: Path) -> None:
+    """Write a weight per line, unless every weight is 1."""
+    if "weight" not in parts.schema_of(files).names:
+        return
+    weights = _column(files, "weight")
+    if (weights != 1).any():
+        weights.to_frame().write_csv(out, include_header=False)
+
+
+def _grades(files: Sequence[Path], gains: Sequence[float], out: Path) -> list[str]:
+    """Write a grade per line for a graded arm; returns the notice that says what it is."""
+    if not gains:
+        return []
+    grade = _column(files, "grade")
+    grade.to_frame().write_csv(out, include_header=False)
+    highest = int(grade.to_numpy().max())
+    listed = ",".join(f"{gain:g}" for gain in gains[: max(highest, 1) + 1])
+    return [
+        f"labels are as judged; the arm trains on the grades in {out.name} instead, with LightGBM's"
+        f" label_gain={listed}"
+    ]
+
+
+def _column(files: Sequence[Path], name: str) -> pl.Series:
+    return pl.concat([pl.Series(name, table[name]) for table in parts.row_groups(files, columns=[name])])

@@ -1,0 +1,256 @@
+"""The state of a run: which steps are done, and whether what they wrote is still there and unchanged."""
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from pipeline.core.config import parse, read_toml
+from pipeline.core.errors import RanksieveError
+from pipeline.core.paths import RunLayout, fold_prefix
+from pipeline.core.records import Manifest
+from pipeline.dataset.folds import of_splits
+from pipeline.evaluation.verdict import BASELINE, verdict
+from pipeline.inspect.tables import Facts, plain, table_facts
+from pipeline.negatives import arms as arm_names
+from pipeline.report.wording import deciding
+
+CHECK_BYTES: Final = 1 << 30
+"""Bytes of outputs that are compared with their fingerprints when nobody asks for all."""
+
+STAGES: Final = (
+    "ingest",
+    "initial",
+    "scores",
+    "search",
+    "selection",
+    "prepared",
+    "model",
+    "metrics",
+    "summary",
+    "report",
+)
+"""The kinds of steps, in order; a step is named ``[fold-N/]KIND[/WHICH]``."""
+
+_Record = dict[str, Any]
+
+
+def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CHECK_BYTES) -> Facts:
+    """Describe a run.
+
+    A step is ``done``; ``missing`` (it has not run, or an output is gone); ``damaged`` (an output is not what
+    the step wrote, by SHA-256); or ``stale`` (an input was made anew after it ran). Which arms a run has is
+    what its manifest records; before it has a summary, the panel in ``config.toml`` joins them.
+
+    Args:
+        root: The run's directory.
+        dataset: Facts of its dataset; None: it has none yet.
+        check_bytes: Bytes of outputs to compare at most, small files first; None: no limit.
+
+    Returns:
+        ``source`` (layout, files), ``dataset``, ``seed``, ``folds``, ``arms``, ``stages`` (one entry per kind
+        of step), ``steps``, ``finish`` (the command for what is not done), ``unchecked`` (files, bytes),
+        ``seconds`` (of all steps, added up), ``peak_memory_mb``, ``notices``, ``summary`` (rows, or None)
+        and ``verdict`` (sentences).
+
+    Raises:
+        ConfigError: ``config.toml`` is missing or wrong.
+        StorageError: ``manifest.json`` is damaged.
+    """
+    run = RunLayout(root)
+    config = parse(read_toml(run.config), where=str(run.config))
+    records = Manifest(run.manifest).steps()
+    splits = [split["name"] for split in dataset["splits"]] if dataset else []
+    prefixes = _prefixes(len(of_splits(splits)))
+    panel = [arm.name for arm in arm_names.panel(config.select)]
+    arms = _arms(records, panel)
+    outputs = check_outputs(root, records, limit=check_bytes)
+    steps = _steps(records, _expected(records, prefixes, arms), outputs)
+    summary = _summary(run)
+    kinds = [kind for kind in STAGES if kind != "search" or any(step["stage"] == kind for step in steps)]
+    return {
+        "source": _source(records),
+        "dataset": dataset,
+        "seed": config.seed,
+        "folds": len(prefixes),
+        "arms": arms,
+        "stages": [_stage(kind, [step for step in steps if step["stage"] == kind]) for kind in kinds],
+        "steps": steps,
+        "finish": _finish(root, steps, arms, panel),
+        "unchecked": {"files": len(outputs.unchecked), "bytes": sum(outputs.unchecked.values())},
+        "seconds": round(sum(record["seconds"] for record in records.values()), 3),
+        "peak_memory_mb": max((record["peak_memory_mb"] for record in records.values()), default=None),
+        "notices": _notices(dataset, records),
+        "summary": plain(summary.to_dicts()) if summary is not None else None,
+        "verdict": verdict(summary, cutoff=deciding(summary)) if summary is not None else [],
+    }
+
+
+# ---- What there should be ---------------------------------------------------------------------------------
+
+
+def _prefixes(folds: int) -> list[str]:
+    return [fold_prefix(number, of=folds) for number in range(1, folds + 1)]
+
+
+def _parts(step: str) -> tuple[str, str]:
+    """Split a step's name, without its fold, into kind and which."""
+    name = step.partition("/")[2] if step.startswith("fold-") else step
+    kind, _, which = name.partition("/")
+    return kind, which
+
+
+def _arms(records: Mapping[str, _Record], panel: Sequence[str]) -> list[str]:
+    """Return the run's arms, in panel order, those that the panel does not have last."""
+    recorded = [which for kind, which in map(_parts, records) if kind in ("selection", "model")]
+    asked = "summary" in records or not set(recorded) <= set(panel)
+    order = {name: place for place, name in enumerate(panel)}
+    wanted = dict.fromkeys(recorded if asked else [*panel, *recorded])
+    return sorted(wanted, key=lambda name: (order.get(name, len(order)), name))
+
+
+def _finish(root: Path, steps: Sequence[Facts], arms: Sequence[str], panel: Sequence[str]) -> str | None:
+    """Return the command that makes what is not done; None: all is."""
+    states = {step["name"]: step["state"] for step in steps}
+    if set(states.values()) == {"done"}:
+        return None
+    if states["ingest"] != "done":
+        return f"ranksieve run SOURCE --out {shlex.quote(str(root))}"
+    others = [] if set(arms) == set(panel) else ["--arms", ",".join(arms)]
+    return shlex.join(["ranksieve", "report", str(root), *others])
+
+
+def _expected(records: Mapping[str, _Record], prefixes: Sequence[str], arms: Sequence[str]) -> list[str]:
+    """Return the names of the steps of a complete run."""
+    names = ["ingest"]
+    for prefix in prefixes:
+        if any(arm != BASELINE for arm in arms):
+            names += [f"{prefix}initial", f"{prefix}scores"]
+        for arm in arms:
+            chain = ["selection", "prepared", "model", "metrics"]
+            names += [
+                f"{prefix}{kind}/{arm}"
+                for kind in chain
+                if kind != "prepared" or _is_smaller(records, prefix, arm)
+            ]
+        names.append(f"{prefix}metrics")
+    return list(dict.fromkeys([*names, "metrics", "summary", "report"]))
+
+
+def _is_smaller(records: Mapping[str, _Record], prefix: str, arm: str) -> bool:
+    """Tell whether an arm needs a prepared set: one that keeps every row trains on the dataset."""
+    facts = records.get(f"{prefix}selection/{arm}", {}).get("facts")
+    return arm != BASELINE if facts is None else not arm_names.parse(arm).keeps_everything(facts)
+
+
+# ---- What there is ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Recorded outputs that are not as they were written, by name; and sizes of those not compared."""
+
+    missing: frozenset[str]
+    damaged: frozenset[str]
+    unchecked: dict[str, int]
+
+
+def check_outputs(root: Path, records: Mapping[str, _Record], *, limit: int | None) -> Outputs:
+    """Compare the outputs of recorded steps with their SHA-256, small files first.
+
+    Args:
+        root: The run's directory.
+        records: Steps of its manifest, by name.
+        limit: Bytes to read at most; None: no limit.
+    """
+    wanted = {name: sha for record in records.values() for name, sha in (record["outputs"] or {}).items()}
+    sizes = {name: (root / name).stat().st_size for name in wanted if (root / name).is_file()}
+    damaged, unchecked, read = set(), {}, 0
+    for name in sorted(sizes, key=lambda name: (sizes[name], name)):
+        read += sizes[name]
+        if limit is not None and read > limit:
+            unchecked[name] = sizes[name]
+        elif _sha256(root / name) != wanted[name]:
+            damaged.add(name)
+    return Outputs(frozenset(wanted) - frozenset(sizes), frozenset(damaged), unchecked)
+
+
+def _sha256(file: Path) -> str | None:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _steps(records: Mapping[str, _Record], expected: Sequence[str], outputs: Outputs) -> list[Facts]:
+    """Return name, stage, state, seconds and peak memory of every step, in the order of the stages."""
+    made = {name: sha for record in records.values() for name, sha in (record["outputs"] or {}).items()}
+    place = {kind: number for number, kind in enumerate(STAGES)}
+    steps = []
+    for name in dict.fromkeys([*expected, *records]):
+        record, kind = records.get(name), _parts(name)[0]
+        steps.append(
+            {
+                "name": name,
+                "stage": kind,
+                "state": _state(record, made, outputs),
+                "seconds": record and record["seconds"],
+                "peak_memory_mb": record and record["peak_memory_mb"],
+            }
+        )
+    return sorted(steps, key=lambda step: place.get(step["stage"], len(place)))
+
+
+def _state(record: _Record | None, made: Mapping[str, str], outputs: Outputs) -> str:
+    if record is None or not record["outputs"] or outputs.missing & record["outputs"].keys():
+        return "missing"
+    if outputs.damaged & record["outputs"].keys():
+        return "damaged"
+    inputs = [pair for files in record["inputs"].values() for pair in (files or {}).items()]
+    return "stale" if any(made.get(name, sha) != sha for name, sha in inputs) else "done"
+
+
+def _stage(kind: str, steps: Sequence[Facts]) -> Facts:
+    ran = [step for step in steps if step["seconds"] is not None]
+    states = ("done", "missing", "damaged", "stale")
+    return {
+        "stage": kind,
+        "steps": len(steps),
+        **{state: sum(step["state"] == state for step in steps) for state in states},
+        "seconds": round(sum(step["seconds"] for step in ran), 3),
+        "peak_memory_mb": max((step["peak_memory_mb"] for step in ran), default=None),
+    }
+
+
+def _source(records: Mapping[str, _Record]) -> Facts | None:
+    record = records.get("ingest")
+    if record is None:
+        return None
+    files = [name for role in record["inputs"].values() for name in role or ()]
+    return {
+        "layout": record["parameters"].get("layout"),
+        "files": [{"path": file, "there": Path(file).is_file()} for file in files],
+    }
+
+
+def _notices(dataset: Facts | None, records: Mapping[str, _Record]) -> list[str]:
+    found = list(dataset["notices"]) if dataset else []
+    for name in sorted(records):
+        found += records[name]["facts"].get("notices", [])
+    return list(dict.fromkeys(found))
+
+
+def _summary(run: RunLayout) -> pl.DataFrame | None:
+    """Return SUMMARY; None when there is none, or none that can be read: the step's state tells."""
+    if not run.summary.is_file():
+        return None
+    try:
+        found = table_facts([run.summary])
+        return pl.read_parquet(run.summary) if found["table"] == "SUMMARY" and found["rows"] else None
+    except RanksieveError:
+        return None

@@ -1,0 +1,1 @@
+"""A run: its steps, the order they are in, and the search for arms."""

@@ -1,0 +1,1 @@
+"""Made-up ranking data of any size, for benchmarks and first tries."""

@@ -1,0 +1,720 @@
+"""A run does each thing once, whatever happens to it on the way, and always ends with the same bytes."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psutil
+import pytest
+
+from flows.body import Outcome, Plain, Until, body
+from pipeline.core.config import Config, override, parse
+from pipeline.core.errors import BusyError, ConfigError, SourceError, StorageError, TrainingError
+from pipeline.ranker import processes as child
+from pipeline.ranker import train
+from pipeline.ranker import worker as ranker_child
+from pipeline.run.job import Job
+from pipeline.run.plan import Event, Observer
+from tests.filesystem import fill, small_disk
+from tests.samples import write_letor_source
+
+Once = Callable[[str, Callable[[Path], Any]], Path]
+ARMS = ["all", "random-20"]  # one trains on the dataset, one on a prepared set
+SETTINGS: dict[str, Any] = {
+    "ranker": {"trees": 5, "min_rows_per_leaf": 5},
+    "score": {"folds": 2, "deals": 2},
+    "evaluate": {"resamples": 100},
+}
+STEPS = [
+    "ingest", "initial", "scores",
+    "selection/all", "model/all", "metrics/all",
+    "selection/random-20", "prepared/random-20", "model/random-20", "metrics/random-20",
+    "metrics", "summary", "report",
+]  # fmt: skip
+LAST = {"summary", "report"}
+RESCORED = {"scores", "selection/random-20", "prepared/random-20", "report"}
+
+
+def go(
+    source: Path | None,
+    root: Path,
+    *settings: str,
+    threads: int = 1,
+    arms: list[str] = ARMS,
+    until: Until = Until.REPORT,
+    observer: Observer | None = None,
+) -> Outcome:
+    """Run the job to its end, without Prefect."""
+    config = parse(override(SETTINGS, settings))
+    job = Job(source, root, config=config, threads=threads, arms=arms, observer=observer)
+    return body(job, Plain(), until=until, command="ranksieve run")
+
+
+def ran(source: Path | None, root: Path, *settings: str, **options: Any) -> set[str]:
+    """Run the job; return the steps that were not kept."""
+    events: list[Event] = []
+    go(source, root, *settings, observer=events.append, **options)
+    return {event.step for event in events if event.state == "done"}
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """The bytes that must never differ: all but the lock, and what holds seconds of training."""
+    files = [p for p in root.rglob("*") if p.is_file() and p.name not in (".lock", "manifest.json")]
+    found = {p.relative_to(root).as_posix(): p.read_bytes() for p in files}
+    summary = pl.read_parquet(root / "summary.parquet").drop("train_seconds")
+    return {**found, "summary.parquet": summary.write_csv().encode(), "report.html": b""}
+
+
+def leftovers(root: Path) -> list[str]:
+    """Hidden files that are not the lock."""
+    return [p.name for p in root.rglob(".*") if p.name != ".lock"]
+
+
+@pytest.fixture(scope="session")
+def source(once: Once) -> Path:
+    """A small LETOR source: 12 training queries of 15 documents."""
+    return once("job-source", write_letor_source)
+
+
+@pytest.fixture(scope="session")
+def finished(once: Once, source: Path) -> Path:
+    """A run that nothing happened to, on one thread."""
+
+    def make(root: Path) -> None:
+        assert ran(source, root) == set(STEPS)
+        assert leftovers(root) == []
+
+    return once("job-run", make)
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """The finished run, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in this process: the same models without a second and a half for each."""
+
+    def here(_module: str, job: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return ranker_child.train(job)
+
+    monkeypatch.setattr(child, "run", here)
+
+
+# ---- Doing nothing twice ---------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_nothing(source: Path, copy: Path) -> None:
+    """Every step is kept and no file is written, the resolved settings included."""
+
+    def states() -> dict[Path, tuple[int, int]]:
+        files = [p for p in copy.rglob("*") if p.name != ".lock" and p.is_file()]
+        return {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in files}
+
+    before, events = states(), list[Event]()
+    assert go(source, copy, observer=events.append) == Outcome(copy, compared=True)
+    assert states() == before
+    assert [event.step for event in events if event.state == "kept"] == STEPS
+    assert {event.state for event in events} == {"start", "kept"}
+
+
+def test_stage_by_stage_is_the_same_as_at_once(
+    source: Path, finished: Path, tmp_path: Path, quick: None
+) -> None:
+    """Each stage goes on from the last one, without the source, and the bytes are those of one run."""
+    root = tmp_path / "run"
+    assert ran(source, root, until=Until.INGEST) == {"ingest"}
+    assert ran(None, root, until=Until.SCORE) == {"initial", "scores"}
+    selected = {"selection/all", "selection/random-20", "prepared/random-20"}
+    assert ran(None, root, until=Until.SELECT) == selected
+    assert ran(None, root, until=Until.TRAIN) == {"model/all", "model/random-20"}
+    assert ran(None, root, until=Until.EVALUATE) == {"metrics/all", "metrics/random-20", "metrics", "summary"}
+    assert ran(None, root) == {"report"}
+    assert contents(root) == contents(finished)
+
+
+def test_threads_do_not_change_a_byte(source: Path, finished: Path, tmp_path: Path) -> None:
+    """Scores, selections, models, metrics: two threads, each training a process of its own, give the same."""
+    go(source, tmp_path / "run", threads=2)
+    assert contents(tmp_path / "run") == contents(finished)
+
+
+# ---- Damage ----------------------------------------------------------------------------------------------
+
+
+def delete(path: Path) -> None:
+    """Lose a file."""
+    path.unlink()
+
+
+def alter(path: Path) -> None:
+    """Change one byte in the middle, which leaves the size as it was."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    """Lose the end of a file, as a disk without power does."""
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize("damage", [delete, alter, truncate])
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("dataset/train/part-00000.parquet", {"ingest"}),
+        ("dataset/test/part-00000.parquet", {"ingest"}),
+        ("dataset/dataset.json", {"ingest"}),
+        ("models/initial-1.txt", {"initial"}),
+        ("models/initial-2.txt", {"initial"}),
+        ("scores.parquet", {"scores"}),
+        ("selection/random-20.parquet", {"selection/random-20"}),
+        ("prepared/random-20/part-00000.parquet", {"prepared/random-20"}),
+        ("models/random-20.txt", {"model/random-20", *LAST}),  # another training took other seconds
+        ("metrics/all.parquet", {"metrics/all"}),
+        ("metrics.parquet", {"metrics"}),
+        ("summary.parquet", {"summary"}),
+        ("report.html", {"report"}),
+        ("config.toml", set()),
+    ],
+)
+def test_a_damaged_output_is_made_again_and_nothing_else(
+    source: Path, finished: Path, copy: Path, name: str, again: set[str], damage: Callable[[Path], None],
+    quick: None,
+) -> None:  # fmt: skip
+    """One step runs; its output has the bytes it had, so nothing that depends on it needs to run."""
+    damage(copy / name)
+    assert ran(source, copy) == again
+    assert contents(copy) == contents(finished)
+    assert ran(source, copy) == set()
+
+
+def test_a_lost_manifest_costs_a_full_run(source: Path, finished: Path, copy: Path, quick: None) -> None:
+    """Without the record nothing is taken on trust."""
+    (copy / "manifest.json").unlink()
+    assert ran(source, copy) == set(STEPS)
+    assert contents(copy) == contents(finished)
+
+
+# ---- Settings and data that change -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "again"),
+    [
+        ("evaluate.cutoffs=[1,5]", {"metrics/all", "metrics/random-20", "metrics", *LAST}),
+        ("evaluate.resamples=200", LAST),
+        ("ranker.trees=6", set(STEPS) - {"ingest", "selection/all"}),  # `all` is not chosen by score
+        ("seed=2", set(STEPS) - {"ingest"}),
+        # Other scores do not change a random choice: the prepared set has the same bytes, its model is kept.
+        ("score.folds=3", {"initial", *RESCORED}),
+        ("score.deals=1", {"initial", "scores", *RESCORED}),
+        ("score.scoring='in-sample'", {"initial", *RESCORED}),
+        ("select.skip=0.1", {"report"}),  # no arm here skips; the report lists every setting
+        ("split.vali=0.1", {"report"}),  # this source comes with a validation list
+        ("ingest.missing='nan'", {"ingest", "report"}),  # every row names every feature: the same dataset
+        ("ingest.sentinel=-99", {"ingest", "report"}),  # a value that is not there
+    ],
+)
+def test_a_setting_runs_what_depends_on_it(
+    source: Path, copy: Path, quick: None, setting: str, again: set[str]
+) -> None:
+    """Other steps are kept, and with the same setting once more all of them."""
+    assert ran(source, copy, setting) == again
+    assert ran(source, copy, setting) == set()
+
+
+def test_another_row_runs_everything(source: Path, tmp_path: Path, copy: Path, quick: None) -> None:
+    """A training file that changed is another source; one that only moved is not."""
+    moved = Path(shutil.copytree(source, tmp_path / "moved"))
+    assert ran(moved, copy) == set()
+    lines = (moved / "train.txt").read_text().splitlines(keepends=True)
+    (moved / "train.txt").write_text("".join(lines[1:]))
+    assert ran(moved, copy) == set(STEPS)
+
+
+def test_an_arm_more_costs_only_itself(source: Path, copy: Path, quick: None) -> None:
+    """The others' selections, models and metrics are kept; without it again, only the tables are rewritten."""
+    more = ran(source, copy, arms=[*ARMS, "top-20"])
+    top = {"selection/top-20", "prepared/top-20", "model/top-20", "metrics/top-20"}
+    assert more == {*top, "metrics", *LAST}
+    assert ran(source, copy) == {"metrics", *LAST}
+
+
+def test_an_arm_alone_is_trained_alone(source: Path, finished: Path, tmp_path: Path, quick: None) -> None:
+    """Neither `all` nor a control joins it; its files are those it has among others."""
+    root = tmp_path / "run"
+    alone = {step for step in STEPS if not step.endswith("/all")}
+    assert ran(source, root, arms=["random-20"]) == alone
+    whole = contents(finished)
+    for name in (
+        "prepared/random-20/part-00000.parquet",
+        "models/random-20.txt",
+        "metrics/random-20.parquet",
+    ):
+        assert contents(root)[name] == whole[name]
+    both = {"selection/all", "model/all", "metrics/all", "metrics", *LAST}
+    assert ran(source, root) == both
+    assert contents(root) == whole
+
+
+def test_all_alone_needs_no_scores(source: Path, finished: Path, tmp_path: Path, quick: None) -> None:
+    """Nothing is scored for the arm that keeps every row, and its files are those it has among others."""
+    root = tmp_path / "run"
+    steps = {"ingest", "selection/all", "model/all", "metrics/all", "metrics", *LAST}
+    assert ran(source, root, arms=["all"]) == steps
+    for name in ("selection/all.parquet", "models/all.txt", "metrics/all.parquet"):
+        assert (root / name).read_bytes() == (finished / name).read_bytes()
+    with pytest.raises(ConfigError, match="name an arm that chooses"):
+        go(source, root, arms=["all"], until=Until.SCORE)
+
+
+# ---- Interruption ----------------------------------------------------------------------------------------
+
+
+class StopHereError(BaseException):
+    """What a watcher raises to interrupt a run, as Ctrl-C does."""
+
+
+def stop_at(step: str, state: str) -> Observer:
+    """Return a watcher that interrupts the run at one event."""
+
+    def watch(event: Event) -> None:
+        if (event.step, event.state) == (step, state):
+            raise StopHereError
+
+    return watch
+
+
+def test_a_run_stopped_at_the_start_of_every_step(
+    source: Path, finished: Path, tmp_path: Path, quick: None
+) -> None:
+    """Stopped once at each step, with another arm under way beside it: nothing half-made stays."""
+    root = tmp_path / "run"
+    for step in STEPS:
+        with pytest.raises(StopHereError):
+            go(source, root, threads=2, observer=stop_at(step, "start"))
+        assert leftovers(root) == []
+    assert ran(source, root, threads=2) == {"report"}
+    assert contents(root) == contents(finished)
+
+
+def test_a_run_stopped_after_every_step_that_ran(
+    source: Path, finished: Path, tmp_path: Path, quick: None
+) -> None:
+    """Stopped whenever something was done, a run gets to its end by small steps, and does none of them twice."""
+    root, done = tmp_path / "run", list[str]()
+
+    def watch(event: Event) -> None:
+        if event.state == "done":
+            done.append(event.step)
+            raise StopHereError
+
+    for _ in STEPS:
+        with contextlib.suppress(StopHereError):
+            go(source, root, observer=watch)
+        assert leftovers(root) == []
+    assert sorted(done) == sorted(STEPS)
+    assert contents(root) == contents(finished)
+
+
+def test_an_error_in_the_middle_of_a_step_leaves_nothing(
+    source: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    """Stopped while writing, a step has no output at all, and is done from its beginning."""
+    real = train.run
+
+    def half(*arguments: Any, **options: Any) -> Any:
+        arguments[1].write_text("half a model")
+        raise StopHereError
+
+    monkeypatch.setattr(train, "run", half)
+    with pytest.raises(StopHereError):
+        go(source, tmp_path / "run")
+    assert leftovers(tmp_path / "run") == []
+    assert not (tmp_path / "run" / "models" / "all.txt").exists()
+    monkeypatch.setattr(train, "run", real)
+    go(source, tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(finished)
+
+
+VICTIM = """
+import contextlib, signal, sys
+from pathlib import Path
+from flows.body import Plain, body
+from pipeline import child
+from pipeline.core.config import Config
+child.reused = contextlib.nullcontext  # to start a process takes a second, in which there is time to end it
+from pipeline.run.job import Job
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background process of some shells
+source, root, config, arms, threads = sys.argv[1:]
+watch = lambda event: print(event.state, event.step, flush=True)
+job = Job(Path(source), Path(root), config=Config.model_validate_json(config), threads=int(threads),
+          arms=arms.split(","), observer=watch)
+body(job, Plain(), command="the victim")
+"""
+
+
+@pytest.fixture
+def victim(source: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start the job in a process of its own; it is killed at the end, if it is still there."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(threads: int, *settings: str) -> "subprocess.Popen[str]":
+        config = parse(override(SETTINGS, settings)).model_dump_json()
+        arguments = [str(source), str(tmp_path / "run"), config, ",".join(ARMS), str(threads)]
+        command = [sys.executable, "-c", VICTIM, *arguments]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        started.append(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+def test_a_killed_run_goes_on(
+    source: Path,
+    finished: Path,
+    tmp_path: Path,
+    victim: Callable[..., "subprocess.Popen[str]"],
+    quick: None,
+) -> None:
+    """SIGKILL amid two trainings: their processes end too, the lock is free, finished steps are kept."""
+    process = victim(2)
+    assert process.stdout is not None
+    wanted = {"start model/all\n", "start model/random-20\n"}
+    for line in process.stdout:
+        wanted.discard(line)
+        if not wanted:
+            break
+    with pytest.raises(BusyError, match=rf"in use by process {process.pid} \(the victim\) since "):
+        go(source, tmp_path / "run")
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+    again = ran(source, tmp_path / "run")
+    assert {"model/all", "model/random-20"} <= again
+    assert not {"ingest", "initial", "scores", "selection/all"} & again
+    assert leftovers(tmp_path / "run") == []
+    assert contents(tmp_path / "run") == contents(finished)
+
+
+def test_a_run_killed_while_it_reads_goes_on(
+    source: Path,
+    finished: Path,
+    tmp_path: Path,
+    victim: Callable[..., "subprocess.Popen[str]"],
+    quick: None,
+) -> None:
+    """SIGKILL in the first step leaves a half dataset, which the next run sweeps away."""
+    process = victim(1)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "start ingest\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    go(source, tmp_path / "run")
+    assert leftovers(tmp_path / "run") == []
+    assert contents(tmp_path / "run") == contents(finished)
+
+
+def test_two_runs_at_once(source: Path, copy: Path) -> None:
+    """The second one is refused, and the first one does not notice."""
+    refused: list[BusyError] = []
+
+    def second(event: Event) -> None:
+        if (event.step, event.state) == ("scores", "start"):
+            with pytest.raises(BusyError) as caught:
+                go(source, copy)
+            refused.append(caught.value)
+
+    assert ran(source, copy) == set()
+    go(source, copy, observer=second)
+    assert f"in use by process {os.getpid()} (ranksieve run) since " in str(refused[0])
+
+
+# ---- A source that is gone -------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_when_its_source_is_gone(source: Path, copy: Path, tmp_path: Path, quick: None) -> None:
+    """What was read once need not be read again: the same command works, and so does one without the source."""
+    mine = Path(shutil.copytree(source, tmp_path / "mine"))
+    (copy / "manifest.json").unlink()
+    go(mine, copy)
+    shutil.rmtree(mine)
+    assert ran(mine, copy) == set()
+    assert ran(None, copy, "ranker.trees=6") == set(STEPS) - {"ingest", "selection/all"}
+
+
+def test_another_source_that_is_not_there_is_a_mistake(copy: Path, tmp_path: Path) -> None:
+    """A slip in the name does not end in a report about other data."""
+    with pytest.raises(SourceError, match="no such file or directory"):
+        go(tmp_path / "slip", copy)
+
+
+def test_a_damaged_dataset_without_its_source_is_not_used(copy: Path) -> None:
+    """Nobody can make it again, so the run stops before it trains on it."""
+    alter(copy / "dataset" / "train" / "part-00000.parquet")
+    with pytest.raises(StorageError, match="dataset: not as it was ingested; run again with its SOURCE"):
+        go(None, copy)
+
+
+def test_ingest_settings_cannot_change_without_the_source(copy: Path) -> None:
+    """config.toml never says what the dataset is not; settings that did not shape it are free."""
+    before = (copy / "config.toml").read_bytes()
+    with pytest.raises(ConfigError, match=r"ingest decided how .* was made: run again with its SOURCE"):
+        go(None, copy, "ingest.missing='nan'")
+    assert (copy / "config.toml").read_bytes() == before
+    assert ran(None, copy, "split.vali=0.1") == {"report"}
+
+
+def test_a_seed_that_split_a_file_cannot_change_without_it(source: Path, tmp_path: Path) -> None:
+    """For one file the seed says which queries are held out: a new seed needs the file."""
+    go(source / "train.txt", tmp_path / "run", until=Until.INGEST)
+    with pytest.raises(ConfigError, match="seed decided how"):
+        go(None, tmp_path / "run", "seed=2", until=Until.INGEST)
+    assert ran(source / "train.txt", tmp_path / "run", "seed=2", until=Until.INGEST) == {"ingest"}
+
+
+def test_no_dataset_and_no_source(tmp_path: Path) -> None:
+    """There is nothing to go on from."""
+    job = Job(None, tmp_path, config=Config())
+    with pytest.raises(SourceError, match="no dataset here; start with"):
+        job.check()
+
+
+# ---- Folds -----------------------------------------------------------------------------------------------
+
+
+def test_partitions_run_as_five_folds(tmp_path: Path, quick: None) -> None:
+    """Each fold trains on three partitions and tests on another: every query is in one test list."""
+    data = tmp_path / "data"
+    made = write_letor_source(tmp_path / "made", queries=20, documents=8)
+    lines = (made / "train.txt").read_text().splitlines(keepends=True)
+    data.mkdir()
+    for number in range(5):  # four queries of eight documents each
+        (data / f"S{number + 1}.txt").write_text("".join(lines[32 * number : 32 * (number + 1)]))
+    settings = ("score.scoring='in-sample'", "ranker.trees=2")
+    go(data, tmp_path / "run", *settings, threads=2)
+    root = tmp_path / "run"
+    metrics = pl.read_parquet(root / "metrics.parquet").filter(
+        pl.col("split") == "test", pl.col("cutoff") == 10
+    )
+    assert metrics.group_by("arm", "fold").len().sort("arm", "fold")["len"].to_list() == [4] * 10
+    for arm in ("all", "random-20"):
+        assert metrics.filter(pl.col("arm") == arm)["qid"].sort().to_list() == list(range(1, 21))
+    for number in range(1, 6):
+        fold = root / f"fold-{number}"
+        names = {p.relative_to(fold).as_posix() for p in fold.rglob("*") if p.is_file()}
+        assert names == {
+            "scores.parquet", "selection/all.parquet", "selection/random-20.parquet",
+            "prepared/random-20/part-00000.parquet", "models/initial.txt", "models/all.txt",
+            "models/random-20.txt", "metrics/all.parquet", "metrics/random-20.parquet", "metrics.parquet",
+        }  # fmt: skip
+    trained = pl.read_parquet(root / "fold-4" / "scores.parquet")["qid"].unique().sort().to_list()
+    assert trained == [1, 2, 3, 4, *range(13, 21)]  # S4, S5, S1
+    summary = pl.read_parquet(root / "summary.parquet").filter(pl.col("split") == "test")
+    assert summary["queries"].unique().to_list() == [20]
+    assert ran(data, root, *settings) == set()
+    (root / "fold-3" / "models" / "all.txt").unlink()
+    assert ran(data, root, *settings) == {"fold-3/model/all", *LAST}
+
+
+# ---- Trainings that fail ---------------------------------------------------------------------------------
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *arms: str) -> None:
+    """Let the training of some arms fail."""
+    real = train.run
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        if options["arm"] in arms:
+            raise TrainingError(f"training arm {options['arm']!r}: LightGBM crashed (SIGSEGV)")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(train, "run", fails)
+
+
+@pytest.mark.parametrize("failed", ["top-20", "random-20"])
+def test_an_arm_that_fails_is_left_out(
+    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, quick: None, failed: str
+) -> None:
+    """The others are complete and compared, the control of the rest being the arm that failed or not."""
+    arms = [*ARMS, "top-20"]
+    (copy / "models" / "random-20.txt").unlink()
+    with monkeypatch.context() as patch:
+        failing(patch, failed)
+        outcome = go(source, copy, arms=arms)
+    assert outcome.failures == [f"training arm {failed!r}: LightGBM crashed (SIGSEGV)"]
+    left = [arm for arm in arms if arm != failed]
+    for name in ("summary", "metrics"):
+        assert pl.read_parquet(copy / f"{name}.parquet")["arm"].unique(maintain_order=True).to_list() == left
+    assert (copy / "report.html").is_file()
+    assert f"model/{failed}" in ran(source, copy, arms=arms)
+    summary = pl.read_parquet(copy / "summary.parquet")
+    assert summary["arm"].unique(maintain_order=True).to_list() == arms
+
+
+def test_an_arm_that_fails_alone_leaves_nothing_to_compare(
+    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    """Its error is reported, and what an earlier run found stays."""
+    before = contents(copy)
+    (copy / "models" / "random-20.txt").unlink()
+    failing(monkeypatch, "random-20")
+    outcome = go(source, copy, arms=["random-20"])
+    assert outcome.failures == ["training arm 'random-20': LightGBM crashed (SIGSEGV)"]
+    assert not outcome.compared
+    assert before.items() - contents(copy).items() == {
+        ("models/random-20.txt", before["models/random-20.txt"])
+    }
+
+
+def test_a_baseline_asked_for_cannot_be_left_out(
+    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    """Who names `all` wants the others compared with it: the run ends with its error."""
+    (copy / "models" / "all.txt").unlink()
+    failing(monkeypatch, "all")
+    with pytest.raises(TrainingError, match="training arm 'all'"):
+        go(source, copy)
+
+
+def test_a_failed_initial_ranker_ends_the_run(
+    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be selected without scores; what was there stays."""
+    (copy / "models" / "initial-1.txt").unlink()
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        raise TrainingError("training the initial rankers: LightGBM crashed (SIGSEGV)")
+
+    monkeypatch.setattr(child, "run", fails)
+    with pytest.raises(TrainingError, match="initial rankers"):
+        go(source, copy)
+    assert leftovers(copy) == []
+
+
+@pytest.mark.parametrize("setting", ["score.deals=3", "score.scoring='in-sample'"])
+def test_progress_of_the_initial_rankers_adds_up(
+    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """When all trees of all rankers are told, the work done is the work announced."""
+    events: list[Event] = []
+
+    def trains(_module: str, job: dict[str, Any], *, trees_done: Callable[[int], None], **_: Any) -> Any:
+        trees_done(1)
+        trees_done(len(job["trainings"]) * job["trees"])
+        raise TrainingError("that will do")
+
+    monkeypatch.setattr(child, "run", trains)
+    with pytest.raises(TrainingError, match="that will do"):
+        go(source, copy, setting, observer=events.append)
+    [announced] = [event.done for event in events if (event.step, event.state) == ("initial", "start")]
+    told = [event.done for event in events if (event.step, event.state) == ("initial", "advance")]
+    assert sum(told) == pytest.approx(announced)
+
+
+# ---- The disk --------------------------------------------------------------------------------------------
+
+
+def full_at(step: str, filler: Path) -> Observer:
+    """Return a watcher that leaves not a byte free on the disk of ``filler`` when ``step`` starts."""
+
+    def watch(event: Event) -> None:
+        if (event.step, event.state) == (step, "start"):
+            fill(filler)
+
+    return watch
+
+
+def test_a_full_disk_at_every_step_loses_nothing(source: Path, finished: Path, quick: None) -> None:
+    """Whichever step meets it, the run ends in one line, and goes on once there is space."""
+    with small_disk(megabytes=2) as disk:
+        root = disk / "run"
+        for step in STEPS:
+            with pytest.raises(
+                StorageError, match="the disk is full; free some space and run again"
+            ) as caught:
+                go(source, root, observer=full_at(step, disk / "filler"))
+            assert "\n" not in str(caught.value)
+            assert ".tmp-" not in str(caught.value)
+            assert leftovers(root) == []
+            (disk / "filler").unlink()
+        assert ran(source, root) == {"report"}
+        assert contents(root) == contents(finished)
+
+
+def test_a_full_disk_met_by_a_training_process(source: Path, finished: Path) -> None:
+    """The process that trains says so to its parent: the same line, and the last good model of each arm."""
+    with small_disk(megabytes=2) as disk:
+        root = Path(shutil.copytree(finished, disk / "run"))
+        (root / "models" / "all.txt").unlink()
+        with pytest.raises(StorageError) as caught:
+            go(source, root, observer=full_at("model/all", disk / "filler"))
+        assert str(caught.value) == (
+            f"training arm 'all': {root}/models/all.txt: the disk is full; free some space and run again,"
+            " finished steps are kept"
+        )
+        assert leftovers(root) == []
+        (disk / "filler").unlink()
+        assert ran(source, root) == {"model/all", *LAST}
+        assert contents(root) == contents(finished)
+
+
+def test_a_read_only_run_is_one_line(source: Path, finished: Path) -> None:
+    """A finished run on a disk that became read-only cannot be held, and is left as it is."""
+    with small_disk(megabytes=2) as disk:
+        root = Path(shutil.copytree(finished, disk / "run"))
+        mount = shutil.which("mount") or "mount"
+        subprocess.run([mount, "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(StorageError, match="read-only; choose another directory with --out"):
+            go(source, root)
+
+
+# ---- Ctrl-C ----------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_does_not_wait_for_its_trainings(
+    source: Path, tmp_path: Path, victim: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    """Ctrl-C amid a training ends run and training at once, not when the last tree is done."""
+    process = victim(2, "ranker.trees=100000", "score.trees=100000")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "start initial\n":
+            break
+    run, deadline = psutil.Process(process.pid), time.monotonic() + 20
+    while len(trainings := run.children()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)  # until they are what they will be
+    try:
+        for training in trainings:
+            training.suspend()  # as good as one that takes for ever
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == -signal.SIGINT
+        _, alive = psutil.wait_procs(trainings, timeout=20)
+        assert alive == []
+    finally:
+        for training in trainings:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                training.kill()
+    assert leftovers(tmp_path / "run") == []
