@@ -12,18 +12,18 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.core import files as store
 from pipeline.core.errors import ConfigError, TrainingError
+from pipeline.core.files import lock_run
 from pipeline.negatives.arms import BASELINE
 from pipeline.ranker import processes as child
 from pipeline.run.job import Job
-from pipeline.run.plan import ArmOf
+from pipeline.run.plan import FoldArm
 from pipeline.run.search_job import SearchJob
 
 Step = Callable[..., Any]
 
 
-class Until(IntEnum):
+class Stage(IntEnum):
     """The last stage to run."""
 
     INGEST = 1
@@ -52,7 +52,7 @@ class Caller(Protocol):
         """Take every item through the steps, items side by side; return those LightGBM failed on."""
 
     def folds(
-        self, first: Sequence[Step], job: Job, then: Sequence[Step], arms: Sequence[ArmOf]
+        self, first: Sequence[Step], job: Job, then: Sequence[Step], arms: Sequence[FoldArm]
     ) -> list[Failure]:
         """Take every fold through the first steps and then its arms through the others, all that can be side by side.
 
@@ -74,12 +74,12 @@ class Plain:
             return [failure for future in futures if (failure := future.result())]
 
     def folds(
-        self, first: Sequence[Step], job: Job, then: Sequence[Step], arms: Sequence[ArmOf]
+        self, first: Sequence[Step], job: Job, then: Sequence[Step], arms: Sequence[FoldArm]
     ) -> list[Failure]:
         """Take folds and their arms through their steps, as :meth:`each` does."""
         with _side_by_side(job) as submit:
             heads = {submit(first, fold): fold for fold in job.folds}
-            futures: dict[ArmOf, Future[Failure | None]] = {}
+            futures: dict[FoldArm, Future[Failure | None]] = {}
             for head in as_completed(heads):
                 if failure := head.result():
                     raise failure.error
@@ -135,7 +135,7 @@ class Outcome:
     compared: bool = False
 
 
-def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a flow run") -> Outcome:
+def body(job: Job, do: Caller, *, until: Stage = Stage.REPORT, command: str = "a flow run") -> Outcome:
     """Run the job; the directory is held for its whole length.
 
     Initial rankers are trained where an arm needs scores. An arm whose training fails is reported and left
@@ -147,14 +147,14 @@ def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a
         ConfigError: Only scores are asked for, and no arm needs any.
     """
     scored = any(arm.needs_scores for arm in job.arms)
-    if until == Until.SCORE and not scored:
+    if until == Stage.SCORE and not scored:
         raise ConfigError("`all` keeps every row without scores; name an arm that chooses, such as top-20")
-    with store.hold(job.layout.root, command=command), child.reused():
+    with lock_run(job.layout.root, command=command), child.reused():
         do.one(Job.ingest, job)
-        if until == Until.INGEST:
+        if until == Stage.INGEST:
             return Outcome(job.layout.root)
         first: list[Step] = [Job.fit_initial, Job.score] if scored else []
-        if until == Until.SCORE:
+        if until == Stage.SCORE:
             do.folds(first, job, [], [])
             return Outcome(job.layout.root)
         tried: list[Failure] = []
@@ -162,14 +162,14 @@ def body(job: Job, do: Caller, *, until: Until = Until.REPORT, command: str = "a
             do.folds(first, job, [], [])
             first, tried = [], _search(job, do)
         chain: list[Step] = [Job.choose, Job.prepare, Job.train, Job.evaluate]
-        length = {Until.SELECT: 2, Until.TRAIN: 3}.get(until, 4)
+        length = {Stage.SELECT: 2, Stage.TRAIN: 3}.get(until, 4)
         failures = do.folds(first, job, chain[:length], job.plan.every_arm())
         trained = _survivors(job, failures)
-        compared = until >= Until.EVALUATE and bool(trained)
+        compared = until >= Stage.EVALUATE and bool(trained)
         if compared:
             do.one(Job.collect, job, trained)
             do.one(Job.compare, job, trained)
-        if compared and until >= Until.REPORT:
+        if compared and until >= Stage.REPORT:
             do.one(Job.report, job)
     return Outcome(job.layout.root, [str(failure.error) for failure in [*tried, *failures]], compared)
 
@@ -187,7 +187,7 @@ def _search(job: SearchJob, do: Caller) -> list[Failure]:
 
 def _survivors(job: Job, failures: Sequence[Failure]) -> list[Any]:
     """Return the arms that were trained in every fold."""
-    failed = {failure.item.arm for failure in failures if isinstance(failure.item, ArmOf)}
+    failed = {failure.item.arm for failure in failures if isinstance(failure.item, FoldArm)}
     for failure in failures:
         if failure.item.arm.name == BASELINE and len(job.arms) > 1:
             raise failure.error  # the others were to be compared with it

@@ -13,10 +13,10 @@ from typing import Any
 import click
 from rich.console import Console
 
-from flows.body import Outcome, Plain, Until, body
+from flows.body import Outcome, Plain, Stage, body
 from pipeline.core.config import Config, override, parse, read_toml
 from pipeline.core.errors import RanksieveError, SourceError
-from pipeline.core.paths import RunLayout
+from pipeline.core.paths import RunPaths
 from pipeline.dataset.letor import must_compile
 from pipeline.export.formats import FORMATS, Format
 from pipeline.run.defaults import default_root, processors
@@ -118,27 +118,27 @@ def demo(out: Path, **options: Any) -> None:
 @_settings
 def ingest(source: Path, out: Path, **options: Any) -> None:
     """Read SOURCE into Parquet: OUT/dataset."""
-    _run(source, out, until=Until.INGEST, **options)
+    _run(source, out, until=Stage.INGEST, **options)
 
 
-def _stage(name: str, until: Until, what: str) -> None:
+def _stage(name: str, until: Stage, what: str) -> None:
     """Add a command that brings a run up to one stage."""
 
     @cli.command(name, help=f"{what} What is intact is not done again.")
     @click.argument("run", type=_PATH)
     @_settings
     def command(run: Path, **options: Any) -> None:
-        if not RunLayout(run).config.is_file():
+        if not RunPaths(run).config.is_file():
             raise SourceError("not a run (no config.toml); start with `ranksieve run SOURCE`", file=run)
-        options["config_file"] = options["config_file"] or RunLayout(run).config
+        options["config_file"] = options["config_file"] or RunPaths(run).config
         _run(None, run, until=until, **options)
 
 
-_stage("score", Until.SCORE, "Bring RUN up to the scores of its training rows.")
-_stage("select", Until.SELECT, "Bring RUN up to the selections and prepared sets of its arms.")
-_stage("train", Until.TRAIN, "Bring RUN up to the retrained models of its arms.")
-_stage("evaluate", Until.EVALUATE, "Bring RUN up to NDCG and the comparison of its arms.")
-_stage("report", Until.REPORT, "Bring RUN up to its report.")
+_stage("score", Stage.SCORE, "Bring RUN up to the scores of its training rows.")
+_stage("select", Stage.SELECT, "Bring RUN up to the selections and prepared sets of its arms.")
+_stage("train", Stage.TRAIN, "Bring RUN up to the retrained models of its arms.")
+_stage("evaluate", Stage.EVALUATE, "Bring RUN up to NDCG and the comparison of its arms.")
+_stage("report", Stage.REPORT, "Bring RUN up to its report.")
 
 
 @cli.command()
@@ -259,7 +259,7 @@ def _names(arms: str) -> list[str]:
 
 def _run(
     source: Path | None, root: Path, *, config_file: Path | None, settings: Sequence[str], arms: str,
-    search: bool, threads: int | None, plain: bool, as_json: bool, until: Until = Until.REPORT,
+    search: bool, threads: int | None, plain: bool, as_json: bool, until: Stage = Stage.REPORT,
 ) -> None:  # fmt: skip
     from flows.screen import Watch, show_search, show_summary
 
@@ -286,10 +286,10 @@ def _run(
         if search:
             show_search(_OUT, root)
         show_summary(_OUT, root)
-        if until == Until.REPORT and not (names or search):
+        if until == Stage.REPORT and not (names or search):
             count = len(candidates(config.search))
             _OUT.print(f"  {'wider':14} the same command with --search tries {count} arms", highlight=False)
-    elif until < Until.EVALUATE:
+    elif until < Stage.EVALUATE:
         _OUT.print(f"done: {root}", highlight=False)
     _end(outcome)
 
@@ -312,7 +312,7 @@ def _compiling() -> Iterator[Callable[[], object]]:
 
 
 def _through_prefect(
-    source: Path | None, root: Path, config: Config, arms: list[str], threads: int, until: Until, watch: Any,
+    source: Path | None, root: Path, config: Config, arms: list[str], threads: int, until: Stage, watch: Any,
     search: bool,
 ) -> Outcome:  # fmt: skip
     from flows import server
@@ -329,16 +329,16 @@ def _through_prefect(
             )  # fmt: skip
 
 
-def _print_json(outcome: Outcome, until: Until, *, search: bool) -> None:
+def _print_json(outcome: Outcome, until: Stage, *, search: bool) -> None:
     """Print SUMMARY where the run was to have one; no rows where every arm failed."""
     import polars as pl
 
     document: dict[str, Any] = {"run": str(outcome.root)}
-    if until >= Until.EVALUATE:
-        summary = RunLayout(outcome.root).summary
+    if until >= Stage.EVALUATE:
+        summary = RunPaths(outcome.root).summary
         document["summary"] = pl.read_parquet(summary).to_dicts() if outcome.compared else []
-    if search and until > Until.SCORE:
-        document["search"] = pl.read_parquet(RunLayout(outcome.root).search).to_dicts()
+    if search and until > Stage.SCORE:
+        document["search"] = pl.read_parquet(RunPaths(outcome.root).search).to_dicts()
     click.echo(json.dumps(document))
 
 

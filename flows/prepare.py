@@ -12,14 +12,14 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.body import Failure, Outcome, Step, Until, body
+from flows.body import Failure, Outcome, Stage, Step, body
 from flows.tasks import TASKS
 from pipeline.core.config import Config
 from pipeline.core.errors import TrainingError
 from pipeline.report import markdown
 from pipeline.run.defaults import default_root, processors
 from pipeline.run.job import WORKERS, Job
-from pipeline.run.plan import ArmOf, Observer
+from pipeline.run.plan import FoldArm, Observer
 from pipeline.run.search_job import SearchJob
 
 _WATCHER: ContextVar[Observer | None] = ContextVar("watcher", default=None)
@@ -49,7 +49,7 @@ class Tasks:
         return _failures(items, chains)
 
     def folds(
-        self, first: Sequence[Step], job: Job, then: Sequence[Step], arms: Sequence[ArmOf]
+        self, first: Sequence[Step], job: Job, then: Sequence[Step], arms: Sequence[FoldArm]
     ) -> list[Failure]:
         """Submit the tasks of folds and of their arms, each arm's after its fold's."""
         heads = {fold: _submit(first, job, fold, []) for fold in job.folds}
@@ -114,7 +114,7 @@ def prepare(
     config: Config = Config(),  # noqa: B008 - frozen; Prefect shows its fields
     arms: list[str] | None = None,
     threads: int | None = None,
-    until: int = int(Until.REPORT),
+    until: int = int(Stage.REPORT),
     search: bool = False,
 ) -> Outcome:
     """Prepare the training set of a LETOR source in every way of the panel, retrain and compare.
@@ -134,8 +134,8 @@ def prepare(
         observer=_WATCHER.get(),
     )  # fmt: skip
     job.check()
-    outcome = body(job, Tasks(), until=Until(until))
-    if outcome.compared and until >= Until.REPORT:
+    outcome = body(job, Tasks(), until=Stage(until))
+    if outcome.compared and until >= Stage.REPORT:
         create_markdown_artifact(
             key="ranksieve-summary", markdown=markdown.summary(root), description=f"NDCG of every arm, {root}"
         )

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pipeline.core.paths import RunLayout
+from pipeline.core.paths import RunPaths
 from pipeline.core.records import Manifest
 from pipeline.evaluation.verdict import verdict
 from pipeline.report.markdown import compared, figures, number
@@ -118,7 +118,7 @@ class Watch:
 
 def summary_table(root: Path) -> tuple[Table, list[str]]:
     """Return a run's summary table and what it says in plain words."""
-    summary = pl.read_parquet(RunLayout(root).summary)
+    summary = pl.read_parquet(RunPaths(root).summary)
     cutoffs = summary["cutoff"].unique().sort().to_list()
     cutoff = cutoffs[-1]
     rows = figures(summary, cutoff=cutoff).to_dicts()
@@ -148,7 +148,7 @@ _MOST_TRIED = 15
 
 def search_table(root: Path) -> tuple[Table, str]:
     """Return the arms that a search tried, those that came furthest first, and where the others are."""
-    layout = RunLayout(root)
+    layout = RunPaths(root)
     tried = pl.read_parquet(layout.search)
     rungs = tried.select("rung", "trees").unique().sort("rung").rows()
     order = tried.with_row_index("place").group_by("arm").agg(pl.col("rung", "place", "kept", "rows").last())
@@ -181,7 +181,7 @@ def show_search(console: Console, root: Path) -> None:
 
 def _notices(root: Path) -> list[str]:
     """Return what the run's report says a careful user should know."""
-    report = Manifest(RunLayout(root).manifest).steps().get("report", {})
+    report = Manifest(RunPaths(root).manifest).steps().get("report", {})
     return [str(notice) for notice in report.get("parameters", {}).get("notices", [])]
 
 
@@ -197,7 +197,7 @@ def show_summary(console: Console, root: Path) -> None:
     for notice in _notices(root):
         console.print(f"note: {notice}", highlight=False, style="yellow")
     console.print()
-    layout = RunLayout(root)
+    layout = RunPaths(root)
     for what, path in (
         ("prepared sets", "prepared/<arm>/"), ("selections", "selection/<arm>.parquet"), ("models", "models/<arm>.txt"),
         ("summary", layout.summary.name), ("what was done", layout.manifest.name), ("report", layout.report.name),

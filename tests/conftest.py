@@ -18,7 +18,7 @@ settings.load_profile("patient")
 SMALL = {
     "seed": 7,
     "ranker": {"trees": 5, "leaves": 31, "min_rows_per_leaf": 2},
-    "score": {"folds": 2, "deals": 2},
+    "score": {"folds": 2, "repeats": 2},
     "evaluate": {"cutoffs": [3, 10], "resamples": 200},
 }
 ARMS = ["all", "random-40", "mixed-40-guard75"]
@@ -69,7 +69,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
 @pytest.fixture(scope="session")
 def folds_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
     """A run on two folds, up to its prepared sets: arms all, random-50."""
-    from flows.body import Plain, Until, body
+    from flows.body import Plain, Stage, body
     from pipeline.core.config import parse
     from pipeline.run.job import Job
 
@@ -81,7 +81,7 @@ def folds_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
         body(
             Job(source, root, config=config, threads=2, arms=["all", "random-50"]),
             Plain(),
-            until=Until.SELECT,
+            until=Stage.SELECT,
         )
 
     return _once(_base(tmp_path_factory, worker), "folds-run", make)

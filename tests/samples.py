@@ -8,8 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.core import rng as draws
-from pipeline.core import tables
+from pipeline.core import rng, tables
 from pipeline.dataset import parts
 from pipeline.negatives.training import Training
 
@@ -61,8 +60,8 @@ def judgments_of(scores: pl.DataFrame) -> pl.DataFrame:
     Features are -1, 0 or 1, so that equal and parallel rows come up; a sixth of the rows has no document id.
     """
     ids = scores["row_id"].to_numpy().astype(np.int64)
-    features = {f"f{i}": np.floor(3 * draws.uniform(ids, seed=0, stream=f"f{i}")) - 1 for i in (1, 2, 3)}
-    number = np.floor(6 * draws.uniform(ids, seed=0, stream="doc")).astype(int)
+    features = {f"f{i}": np.floor(3 * rng.uniform(ids, seed=0, stream=f"f{i}")) - 1 for i in (1, 2, 3)}
+    number = np.floor(6 * rng.uniform(ids, seed=0, stream="doc")).astype(int)
     return scores.select(
         "row_id", "qid", "label",
         pl.Series("doc_id", [f"d{i}" if i else None for i in number], dtype=pl.String),

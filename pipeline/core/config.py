@@ -120,9 +120,9 @@ class ScoreConfig(_Settings):
     """``out-of-fold``: every training row is scored by a model that never saw its query. ``in-sample``:
     one model scores what it was trained on, as in Lucchese et al. 2017."""
     folds: Annotated[int, Field(ge=2, le=100)] = 2
-    """Number of out-of-fold models of a deal."""
-    deals: Annotated[int, Field(ge=1, le=100)] = 2
-    """How often the queries are dealt into folds; a row's score is the mean over the deals."""
+    """Folds of a repeat: each is scored by a model trained on the others."""
+    repeats: Annotated[int, Field(ge=1, le=100)] = 2
+    """How often the queries are split into folds anew; a row's score is the mean over the repeats."""
     trees: Annotated[int, Field(ge=1, le=100_000)] | None = 25
     """Boosting rounds of an initial ranker, at most ``ranker.trees``; unset: as many as that."""
     negatives: Share = 0.2
@@ -190,7 +190,7 @@ class SearchConfig(_Settings):
     """Training sets whose rankers are averaged (``-bagN``); more than 1 for strategies that draw at random."""
     rungs: Annotated[int, Field(ge=1, le=8)] = 2
     """Rounds of trials; the arms that survive them are then trained with all trees."""
-    rate: Annotated[int, Field(ge=2, le=10)] = 3
+    reduction_factor: Annotated[int, Field(ge=2, le=10)] = 3
     """Each rung keeps the best of every so many candidates, and trains so many times the trees of the last."""
     keep: Annotated[int, Field(ge=1, le=100)] = 3
     """Arms that survive the last rung."""

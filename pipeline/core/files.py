@@ -74,7 +74,7 @@ def _replace(made: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def publish(*paths: Path) -> Iterator[list[Path]]:
+def atomic_write(*paths: Path) -> Iterator[list[Path]]:
     """Give a temporary path beside each of ``paths``; on success they take their places, else they vanish.
 
     The body writes a file or makes a directory at each temporary path. The last good outputs stay until
@@ -104,11 +104,11 @@ def write_text(path: Path, text: str) -> None:
     with storage_errors(path):
         if path.is_file() and path.read_bytes() == text.encode():
             return
-    with publish(path) as [temporary]:
+    with atomic_write(path) as [temporary]:
         temporary.write_text(text, encoding="utf-8")
 
 
-def sweep(directory: Path) -> None:
+def remove_temporaries(directory: Path) -> None:
     """Remove what an earlier, killed run left half-written below ``directory``.
 
     A directory that was making way for a successor which never came is put back.
@@ -124,7 +124,7 @@ def sweep(directory: Path) -> None:
             _remove(leftover)
 
 
-def require_free(out: Path, *, card: str) -> None:
+def require_replaceable(out: Path, *, card: str) -> None:
     """Raise unless ``out`` may be replaced: nothing is there, or only what an earlier command made.
 
     Args:
@@ -182,7 +182,7 @@ class Fingerprints:
 
 
 @contextlib.contextmanager
-def hold(directory: Path, *, command: str, clock: Callable[[], datetime] | None = None) -> Iterator[None]:
+def lock_run(directory: Path, *, command: str, clock: Callable[[], datetime] | None = None) -> Iterator[None]:
     """Hold ``directory`` for one run; the system releases it even when the process is killed.
 
     Raises:
@@ -202,7 +202,7 @@ def hold(directory: Path, *, command: str, clock: Callable[[], datetime] | None 
             except BlockingIOError:
                 raise BusyError(f"{directory}: {_holder(directory / '.lock')}") from None
             # Space first: what an earlier run left behind may be what fills the disk.
-            sweep(directory)
+            remove_temporaries(directory)
             stream.truncate(0)
             stream.write(json.dumps(holder).encode())
         try:

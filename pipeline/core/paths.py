@@ -15,7 +15,7 @@ def fold_prefix(number: int, *, of: int) -> str:
 
 
 @dataclass(frozen=True)
-class FoldLayout:
+class FoldPaths:
     """The files of one fold; a source without folds has one, in the run's own directory."""
 
     root: Path
@@ -31,7 +31,7 @@ class FoldLayout:
         return self.root / "metrics.parquet"
 
     def initial_model(self, number: int) -> Path:
-        """An initial ranker: those of the first deal come first, by the fold they score; -1: in-sample."""
+        """An initial ranker: those of the first repeat come first, by the fold they score; -1: in-sample."""
         return self.root / "models" / ("initial.txt" if number < 0 else f"initial-{number}.txt")
 
     def selection(self, arm: str) -> Path:
@@ -61,7 +61,7 @@ class FoldLayout:
 
 
 @dataclass(frozen=True)
-class RunLayout:
+class RunPaths:
     """The files of a run."""
 
     root: Path
@@ -105,6 +105,6 @@ class RunLayout:
         """The report for a browser."""
         return self.root / "report.html"
 
-    def fold(self, number: int, *, of: int) -> FoldLayout:
+    def fold(self, number: int, *, of: int) -> FoldPaths:
         """Fold ``number`` (from 1) of a source with ``of`` folds."""
-        return FoldLayout(self.root / fold_prefix(number, of=of))
+        return FoldPaths(self.root / fold_prefix(number, of=of))

@@ -15,8 +15,8 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from pipeline.core import files as store
 from pipeline.core.errors import StorageError
+from pipeline.core.files import Fingerprints, atomic_write, peak_memory_mb, write_text
 
 _FORMAT = 1
 _RECORD = frozenset({"inputs", "parameters", "versions", "outputs", "facts"})
@@ -49,7 +49,7 @@ class Manifest:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.fingerprints = store.Fingerprints()
+        self.fingerprints = Fingerprints()
         self._lock = threading.Lock()
         self._versions = versions()
         self._steps: dict[str, dict[str, Any]] = self._read()
@@ -117,13 +117,13 @@ class Manifest:
         if record and self._is_current(record, asked, outputs):
             return Done(dict(record["facts"]), ran=False)
         started = time.perf_counter()
-        with store.publish(*outputs) as temporary:
+        with atomic_write(*outputs) as temporary:
             facts = work(temporary)
         record = {
             **asked,
             "outputs": self._hashes(outputs),
             "seconds": round(time.perf_counter() - started, 3),
-            "peak_memory_mb": facts.pop("peak_memory_mb", None) or store.peak_memory_mb(),
+            "peak_memory_mb": facts.pop("peak_memory_mb", None) or peak_memory_mb(),
             "facts": facts,
         }
         with self._lock:
@@ -150,4 +150,4 @@ class Manifest:
     def _write(self) -> None:
         steps = {name: self._steps[name] for name in sorted(self._steps)}
         document = {"format": _FORMAT, "steps": steps}
-        store.write_text(self._path, json.dumps(document, indent=1, sort_keys=True) + "\n")
+        write_text(self._path, json.dumps(document, indent=1, sort_keys=True) + "\n")

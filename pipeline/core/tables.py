@@ -76,11 +76,11 @@ def row_ids() -> pa.Schema:
     return pa.schema(_required(("row_id", pa.int64())))
 
 
-def scores(*, qid: pa.DataType, since: bool = False) -> pa.Schema:
+def scores(*, qid: pa.DataType, first_kept_round: bool = False) -> pa.Schema:
     """SCORES: ``fold`` is the initial ranker that scored the row and never saw its query; -1: in-sample.
 
-    Those that the last choice of an arm with rounds went by have ``since``: the round before it, from 1, that
-    first kept the row; null where none did.
+    Those that the last choice of an arm with rounds went by have ``first_kept_round``: the earlier round, from 1,
+    that first kept the row; null where none did.
     """
     schema = pa.schema(
         _required(
@@ -88,7 +88,7 @@ def scores(*, qid: pa.DataType, since: bool = False) -> pa.Schema:
             ("score", pa.float64()), ("fold", pa.int16()),
         )
     )  # fmt: skip
-    return schema.append(pa.field("since", pa.uint8())) if since else schema
+    return schema.append(pa.field("first_kept_round", pa.uint8())) if first_kept_round else schema
 
 
 def selection(*, qid: pa.DataType, bags: bool = False, graded: bool = False) -> pa.Schema:

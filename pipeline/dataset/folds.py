@@ -1,4 +1,4 @@
-"""Which queries train, validate and test: a source's layout turned into folds, and queries dealt into groups."""
+"""Which queries train, validate and test: a source's layout turned into folds, and queries assigned to groups."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,8 +49,8 @@ def of_splits(splits: Sequence[str]) -> list[Fold]:
     return [Fold(1, ("train",), ("vali",), ("test",))]
 
 
-def deal(queries: int, groups: int, *, seed: int) -> npt.NDArray[np.int16]:
-    """Deal queries at random into groups whose sizes differ by one at most.
+def assign_groups(queries: int, groups: int, *, seed: int) -> npt.NDArray[np.int16]:
+    """Assign queries at random to groups whose sizes differ by one at most.
 
     Args:
         queries: Number of queries, in an order that does not depend on the machine.

@@ -19,9 +19,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.core import files as store
 from pipeline.core.config import IngestConfig, SplitConfig
 from pipeline.core.errors import SourceError
+from pipeline.core.files import write_text
 from pipeline.core.rng import stream_key
 from pipeline.core.tables import QID_INT, QID_TEXT, features_of, judgments
 from pipeline.dataset import letor, parquet, parts
@@ -109,7 +109,7 @@ def run(
         "splits": splits,
         "notices": notices,
     }
-    store.write_text(out / "dataset.json", json.dumps(document, indent=1) + "\n")
+    write_text(out / "dataset.json", json.dumps(document, indent=1) + "\n")
     return document
 
 

@@ -21,8 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.core import files as store
 from pipeline.core.errors import StorageError
+from pipeline.core.files import atomic_write
 
 Function = Callable[..., None]
 
@@ -100,7 +100,7 @@ class Kernel:
         """Write the file to the first place where that is possible."""
         for directory in _directories():
             with contextlib.suppress(StorageError):
-                with store.publish(directory / self._name) as [made]:
+                with atomic_write(directory / self._name) as [made]:
                     made.write_bytes(hashlib.sha256(code).digest() + code)
                 return
 

@@ -30,10 +30,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.core import files as store
 from pipeline.core.config import parse, read_toml
 from pipeline.core.errors import ConfigError, StorageError, did_you_mean
-from pipeline.core.paths import RunLayout
+from pipeline.core.files import Fingerprints, atomic_write, require_replaceable
+from pipeline.core.paths import RunPaths
 from pipeline.core.records import Facts, Manifest
 from pipeline.core.tables import features_of
 from pipeline.dataset import letor, parts
@@ -42,7 +42,7 @@ from pipeline.export import trec as export_trec
 from pipeline.negatives import arms as arm_names
 from pipeline.negatives import grades
 from pipeline.run.job import Job
-from pipeline.run.plan import ArmOf
+from pipeline.run.plan import FoldArm
 
 Format = Literal["letor", "lightgbm", "trec"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -65,7 +65,7 @@ class Export:
         gains: Of a graded arm's grades.
     """
 
-    of: ArmOf
+    of: FoldArm
     train: list[Path]
     held_out: dict[str, list[Path]]
     model: Path
@@ -101,7 +101,7 @@ def plan(root: Path, *, arm: str, fold: int | None = None) -> Export:
         ConfigError: ``root`` is no run, or it has no such arm or fold.
         StorageError: The run's manifest or dataset is damaged.
     """
-    run = RunLayout(root)
+    run = RunPaths(root)
     if not run.config.is_file():
         raise ConfigError(f"{root}: not a run (no config.toml); start with `ranksieve run SOURCE`")
     job = Job(None, root, config=parse(read_toml(run.config), where=str(run.config)))
@@ -111,7 +111,7 @@ def plan(root: Path, *, arm: str, fold: int | None = None) -> Export:
         raise StorageError(
             f"{run.dataset}: no readable dataset.json; run `ranksieve run SOURCE` again"
         ) from None
-    of = ArmOf(chosen, arm_names.parse(_arm(job, arm)))
+    of = FoldArm(chosen, arm_names.parse(_arm(job, arm)))
     held_out = {"vali": job.files(chosen.vali), "test": job.files(chosen.test)}
     gains = grades.gains(job.config.select.hard_gain) if of.arm.graded else []
     return Export(of, job.prepared_files(of), held_out, job.at(chosen).model(of.arm.name), gains)
@@ -175,10 +175,10 @@ def run(
         raise ConfigError(f"--format {kind}: no such format.{did_you_mean(kind, FORMATS)}")
     export = plan(root, arm=arm, fold=fold)
     out = out.resolve()
-    store.require_free(out, card=CARD)
+    require_replaceable(out, card=CARD)
     _require_intact(root, export, kind)
     tell = advance or (lambda _: None)
-    with store.publish(out) as [made]:
+    with atomic_write(out) as [made]:
         made.mkdir()
         written = _WRITERS[kind](export, made, threads, tell)
         about = {"run": str(root), "arm": arm, "fold": export.of.fold.number, "format": kind, **written}
@@ -195,9 +195,9 @@ def _require_intact(root: Path, export: Export, kind: Format) -> None:
         if not files or not all(file.is_file() for file in files):
             raise StorageError(f"{root}: no {what} of {export.of} here; {remedy}")
     recorded: dict[str, str] = {}
-    for record in Manifest(RunLayout(root).manifest).steps().values():
+    for record in Manifest(RunPaths(root).manifest).steps().values():
         recorded |= record["outputs"] or {}
-    fingerprints, wanted = store.Fingerprints(), export.files(kind)
+    fingerprints, wanted = Fingerprints(), export.files(kind)
     directories = {file.parent for file in wanted if file != export.model}
     if lost := [n for n in recorded if (root / n).parent in directories and not (root / n).is_file()]:
         raise StorageError(f"{root / lost[0]}: not there; {remedy} again")

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import paths as layout
 from pipeline.core.errors import SourceError, StorageError
-from pipeline.core.paths import RunLayout
+from pipeline.core.paths import RunPaths, parts
 from pipeline.dataset.sources import is_parquet
 from pipeline.inspect.runs import CHECK_BYTES, run_facts
 from pipeline.inspect.tables import (
@@ -55,7 +54,7 @@ def inspect(path: Path, *, check_bytes: int | None = CHECK_BYTES) -> Facts:
 def _look(path: Path, check_bytes: int | None) -> tuple[str, Facts]:
     if path.is_file():
         return "file", table_facts([_parquet(path)])
-    run = RunLayout(path)
+    run = RunPaths(path)
     if run.manifest.is_file() or run.config.is_file():
         document = run.dataset / "dataset.json"
         return "run", run_facts(
@@ -63,7 +62,7 @@ def _look(path: Path, check_bytes: int | None) -> tuple[str, Facts]:
         )
     if (path / "dataset.json").is_file():
         return "dataset", dataset_facts(path)
-    if files := layout.parts(path):
+    if files := parts(path):
         return "parts", table_facts(files)
     if files := sorted(file for file in path.iterdir() if is_parquet(file) and not file.name.startswith(".")):
         return "files", {"files": [_short(file) for file in files]}
@@ -117,7 +116,7 @@ def dataset_facts(path: Path) -> Facts:
 
 
 def _split(path: Path, name: str, says: Mapping[str, Any]) -> Facts:
-    files = layout.parts(path / name)
+    files = parts(path / name)
     facts = {
         "name": name,
         **says,

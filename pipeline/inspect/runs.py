@@ -11,7 +11,7 @@ import polars as pl
 
 from pipeline.core.config import parse, read_toml
 from pipeline.core.errors import RanksieveError
-from pipeline.core.paths import RunLayout, fold_prefix
+from pipeline.core.paths import RunPaths, fold_prefix
 from pipeline.core.records import Manifest
 from pipeline.dataset.folds import of_splits
 from pipeline.evaluation.verdict import BASELINE, verdict
@@ -61,7 +61,7 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
         ConfigError: ``config.toml`` is missing or wrong.
         StorageError: ``manifest.json`` is damaged.
     """
-    run = RunLayout(root)
+    run = RunPaths(root)
     config = parse(read_toml(run.config), where=str(run.config))
     records = Manifest(run.manifest).steps()
     splits = [split["name"] for split in dataset["splits"]] if dataset else []
@@ -245,7 +245,7 @@ def _notices(dataset: Facts | None, records: Mapping[str, _Record]) -> list[str]
     return list(dict.fromkeys(found))
 
 
-def _summary(run: RunLayout) -> pl.DataFrame | None:
+def _summary(run: RunPaths) -> pl.DataFrame | None:
     """Return SUMMARY; None when there is none, or none that can be read: the step's state tells."""
     if not run.summary.is_file():
         return None

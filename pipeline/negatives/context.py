@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline.core import rng as draws
+from pipeline.core import rng
 
 QUERY: Final = "qid"
 ENGINE: Final = "in-memory"
@@ -174,7 +174,7 @@ class Layout:
 
     def draw(self, row_id: pl.Series, *, round: int) -> pl.Series:
         """Draw one number per row id, to choose by."""
-        return pl.Series(draws.uniform(row_id.to_numpy(), seed=self._seed, stream=_stream(round)))
+        return pl.Series(rng.uniform(row_id.to_numpy(), seed=self._seed, stream=_stream(round)))
 
     def hardest_first(self, score: Floats) -> Places:
         """Return the places of the rows by query and then by falling score, ties drawn."""
@@ -199,11 +199,11 @@ class Layout:
 
     @cached_property
     def _hashed(self) -> npt.NDArray[np.uint64]:
-        return draws.hashed(self._row_id.to_numpy())
+        return rng.hashed(self._row_id.to_numpy())
 
     def lots(self, places: Places, *, round: int) -> Floats:
         """Draw as :meth:`draw` does, for places of rows."""
-        return draws.uniform_of(self._hashed[places], key=draws.stream_key(self._seed, _stream(round)))
+        return rng.uniform_of(self._hashed[places], key=rng.stream_key(self._seed, _stream(round)))
 
     def ranks(self, score: Floats, label: npt.NDArray[np.uint8]) -> Places:
         """Return 1 for the query's hardest negative, ties drawn, and 0 for positives; where queries come whole."""
@@ -232,7 +232,7 @@ class Layout:
         return pl.Series(QUERY, queries).set_sorted()
 
     def _tie(self, places: Ints) -> Floats:
-        return draws.uniform(self._row_id.to_numpy()[places], seed=self._seed, stream="tie")
+        return rng.uniform(self._row_id.to_numpy()[places], seed=self._seed, stream="tie")
 
 
 def _stream(round: int) -> str:

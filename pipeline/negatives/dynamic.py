@@ -47,8 +47,8 @@ from typing import Any
 
 from pipeline.core.config import RankerConfig, SelectConfig
 from pipeline.negatives.arms import Arm
-from pipeline.ranker import fit as ranker
 from pipeline.ranker import processes as child
+from pipeline.ranker.fit import parameters
 
 
 def run(
@@ -73,7 +73,7 @@ def run(
         files: Parts of the training split.
         scores: SCORES of its rows.
         model: The model file to write.
-        ranked: SCORES to write: by the trees before the last choice, ``fold`` -1; with ``since`` for an arm
+        ranked: SCORES to write: by the trees before the last choice, ``fold`` -1; with ``first_kept_round`` for an arm
             with rounds.
         arm: The arm.
         select: Parameters of the strategies.
@@ -103,7 +103,7 @@ def run(
         "ranked": str(ranked),
         "arm": arm.name,
         "select": select.model_dump(mode="json"),
-        "parameters": {**ranker.parameters(config, seed=seed), "metric": "none"},
+        "parameters": {**parameters(config, seed=seed), "metric": "none"},
         "seed": seed,
         "trees": config.trees,
         "early_stopping": config.early_stopping,

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline.core import files as store
 from pipeline.core import tables
 from pipeline.core.config import SelectConfig
 from pipeline.core.errors import TableError
+from pipeline.core.files import storage_errors
 from pipeline.core.tables import features_of
 from pipeline.dataset import parts
 from pipeline.evaluation.ndcg import ndcg
@@ -80,7 +80,7 @@ def retrain(job: Job) -> dict[str, Any]:
     for number in range(choices.rounds):
         is_last = number == choices.rounds - 1
         if is_last:
-            _write_ranked(Path(job["ranked"]), rows, score, files, since=choices.since)
+            _write_ranked(Path(job["ranked"]), rows, score, files, first_kept_round=choices.first_kept_round)
         booster = _booster(job, choices.add(full, score, number))
         watch.start(booster)
         trees = 0
@@ -140,9 +140,9 @@ class _Choices:
         self.rows = 0
 
     @property
-    def since(self) -> pl.Series:
+    def first_kept_round(self) -> pl.Series:
         """The round, from 1, that first added a negative; null where none did."""
-        return pl.Series("since", self._since).replace(0, None)
+        return pl.Series("first_kept_round", self._since).replace(0, None)
 
     def take(self, full: Any, score: Floats | None, number: int) -> Any:
         """Return round ``number``'s rows, chosen by ``score`` and boosted from it."""
@@ -150,7 +150,9 @@ class _Choices:
 
     def add(self, full: Any, score: Floats | None, number: int) -> Any:
         """Return the rows of the rounds before ``number``, and those that ``score`` adds."""
-        places, weight = self._selector.choose(score, round=number, since=self.since if number else None)
+        places, weight = self._selector.choose(
+            score, round=number, first_kept_round=self.first_kept_round if number else None
+        )
         new = places[self._negative[places] & (self._since[places] == 0)]
         self._since[new] = number + 1
         return self._taken(full, places, weight)
@@ -250,14 +252,14 @@ def _write_ranked(
     score: Floats | None,
     files: Sequence[Path],
     *,
-    since: pl.Series | None = None,
+    first_kept_round: pl.Series | None = None,
 ) -> None:
     """Write what the last choice went by: SCORES of the model so far, or those of the start."""
     ranked = rows if score is None else rows.with_columns(score=score, fold=pl.lit(-1, pl.Int16))
-    ranked = ranked if since is None else ranked.with_columns(since)
+    ranked = ranked if first_kept_round is None else ranked.with_columns(first_kept_round)
     qid = parts.schema_of(files).field("qid").type
-    with store.storage_errors(out):
-        parts.write_table(out, ranked, tables.scores(qid=qid, since=since is not None))
+    with storage_errors(out):
+        parts.write_table(out, ranked, tables.scores(qid=qid, first_kept_round=first_kept_round is not None))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline.core import rng as draws
-from pipeline.core import tables
+from pipeline.core import rng, tables
 from pipeline.core.config import SelectConfig
 from pipeline.core.errors import ConfigError, SourceError
 from pipeline.core.tables import features_of
@@ -105,24 +104,26 @@ class Selector:
         score: npt.NDArray[np.float64] | None = None,
         *,
         round: int = 0,
-        since: pl.Series | None = None,
+        first_kept_round: pl.Series | None = None,
     ) -> pl.DataFrame:
         """Return SELECTION.
 
         Args:
             score: Scores to choose by, in the order of SCORES; None: those of SCORES.
             round: Number of the choice; each draws afresh what it draws.
-            since: Rows to keep whatever the choice, in the order of SCORES: the round, from 1, that first
+            first_kept_round: Rows to keep whatever the choice, in the order of SCORES: the round, from 1, that first
                 kept the row, null elsewhere; the reason of those that are not chosen again says it.
         """
-        return self.decided(score, round=round, since=since).with_columns(pl.col("reason").cast(pl.String))
+        return self.decided(score, round=round, first_kept_round=first_kept_round).with_columns(
+            pl.col("reason").cast(pl.String)
+        )
 
     def decided(
         self,
         score: npt.NDArray[np.float64] | None = None,
         *,
         round: int = 0,
-        since: pl.Series | None = None,
+        first_kept_round: pl.Series | None = None,
     ) -> pl.DataFrame:
         """Return SELECTION as :meth:`selection` does, its reasons :data:`~pipeline.negatives.choice.REASON`."""
         names = ["neg_rank", "kept", "weight", "reason", *self._grade]
@@ -130,9 +131,9 @@ class Selector:
         given = given if score is None else given.with_columns(score=score)
         if self._choice.by_rank and self.layout.whole and not self._long:
             # To put all columns in order and back would take twice as long as to rank and choose.
-            rows = self._planned(None, score, round, since)
+            rows = self._planned(None, score, round, first_kept_round)
             return given.with_columns(rows.select(names).collect(engine=context.ENGINE))
-        found, order = self._chosen(names, score, round, since)
+        found, order = self._chosen(names, score, round, first_kept_round)
         # Nulls take as long to carry along as all the rest.
         found = found.with_columns(pl.col("neg_rank").fill_null(0)).select(pl.all().gather(_back(order)))
         return given.with_columns(found).with_columns(neg_rank=pl.when(pl.col("label") == 0).then("neg_rank"))
@@ -161,20 +162,24 @@ class Selector:
         score: npt.NDArray[np.float64] | None = None,
         *,
         round: int = 0,
-        since: pl.Series | None = None,
+        first_kept_round: pl.Series | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the places in SCORES of the rows that :meth:`selection` keeps, rising, and their weights."""
         counts = self._choice.counts
-        if counts is not None and not self._long and not (counts.weighted and since is not None):
-            return self._counted(counts, score, round, since)
-        rows, order = self._chosen(["kept", "weight"], score, round, since)
+        if counts is not None and not self._long and not (counts.weighted and first_kept_round is not None):
+            return self._counted(counts, score, round, first_kept_round)
+        rows, order = self._chosen(["kept", "weight"], score, round, first_kept_round)
         weight = np.empty(rows.height, dtype=np.float32)
         weight[order] = rows["weight"].to_numpy()
         places = np.sort(order[context.flags(rows["kept"])]).astype(np.int64)
         return places, weight[places]
 
     def _counted(
-        self, counts: Counts, score: npt.NDArray[np.float64] | None, round: int, since: pl.Series | None
+        self,
+        counts: Counts,
+        score: npt.NDArray[np.float64] | None,
+        round: int,
+        first_kept_round: pl.Series | None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return what :meth:`choose` does, by the numbers of the strategy: see :mod:`pipeline.negatives.counting`."""
         order = self._order if score is None else self.layout.hardest_first_again(score)
@@ -192,8 +197,8 @@ class Selector:
         )  # fmt: skip
         kept = ~self._negative
         kept[order[chosen.hard]] = kept[order[chosen.drawn]] = True
-        if since is not None:
-            kept |= self._candidate & context.flags(since.is_not_null())
+        if first_kept_round is not None:
+            kept |= self._candidate & context.flags(first_kept_round.is_not_null())
         weight = np.ones(len(kept), dtype=np.float32)
         if counts.weighted:
             weight[order[chosen.drawn]] = chosen.stands_for
@@ -233,11 +238,11 @@ class Selector:
         names: Sequence[str],
         score: npt.NDArray[np.float64] | None,
         round: int,
-        since: pl.Series | None,
+        first_kept_round: pl.Series | None,
     ) -> tuple[pl.DataFrame, context.Places]:
         """Return columns of SELECTION, hardest first, and the places of these rows."""
         order = self._order if score is None else self.layout.hardest_first(score)
-        rows = self._planned(order, score, round, since)
+        rows = self._planned(order, score, round, first_kept_round)
         if not self._long:
             return rows.select(names).collect(engine=context.ENGINE), order
         more = {"row_id", "qid", "negative", "pos_count", "kept", "weight", "reason", *names}
@@ -249,11 +254,18 @@ class Selector:
         order: context.Places | None,
         score: npt.NDArray[np.float64] | None,
         round: int,
-        since: pl.Series | None,
+        first_kept_round: pl.Series | None,
     ) -> pl.LazyFrame:
         """Return the context and SELECTION of the rows in ``order``; None: as they are."""
-        rows = self._context(score, order, round, **({} if since is None else {"since": since}))
-        return self._with_choice(self._with_needs(rows, self._needs), kept_before=since is not None)
+        rows = self._context(
+            score,
+            order,
+            round,
+            **({} if first_kept_round is None else {"first_kept_round": first_kept_round}),
+        )
+        return self._with_choice(
+            self._with_needs(rows, self._needs), kept_before=first_kept_round is not None
+        )
 
     def _with_choice(self, rows: pl.LazyFrame, *, kept_before: bool) -> pl.LazyFrame:
         """Add what is kept, why, at what weight and in which grade."""
@@ -269,8 +281,8 @@ class Selector:
         if self._grade and choice.hard is not None:
             rows = rows.with_columns(grade=grade(choice.hard))
         if kept_before:
-            earlier = ~pl.col("kept") & pl.col("candidate") & pl.col("since").is_not_null()
-            why = pl.format("kept since round {}", "since").cast(REASON)
+            earlier = ~pl.col("kept") & pl.col("candidate") & pl.col("first_kept_round").is_not_null()
+            why = pl.format("kept since round {}", "first_kept_round").cast(REASON)
             why = pl.when(earlier).then(why).otherwise("reason")
             rows = rows.with_columns(kept=pl.col("kept") | earlier, reason=why)
         kept = pl.col("kept")
@@ -318,7 +330,7 @@ def _within_limit(rows: pl.DataFrame, *, seed: int) -> pl.DataFrame:
         return rows
     room = MAX_QUERY_ROWS - pl.col("pos_count").cast(pl.Int64)
     # A draw of its own: those a strategy drew are the lowest in ``draw``, and would all stay.
-    lots = pl.Series("lot", draws.uniform(rows["row_id"].to_numpy(), seed=seed, stream="limit"))
+    lots = pl.Series("lot", rng.uniform(rows["row_id"].to_numpy(), seed=seed, stream="limit"))
     place = pl.col("lot").rank("ordinal").over("qid", "kept", "negative")
     rows = rows.with_columns(lots).with_columns(over=pl.col("kept") & pl.col("negative") & (place > room))
     return rows.with_columns(
@@ -395,15 +407,15 @@ def run(
         return _written(((_decided(each, arm), each) for each in some), out, arm, qid=qid)
     training = Training.of_files(files) if files else None
     table = pl.read_parquet(scores)
-    score = since = None
+    score = first_kept_round = None
     if ranked is not None:
         found = table.select("row_id").join(
             pl.read_parquet(ranked), on="row_id", how="left", maintain_order="left"
         )
         score = found["score"].to_numpy()
-        since = found["since"] if arm.rounds > 1 else None
+        first_kept_round = found["first_kept_round"] if arm.rounds > 1 else None
     selector = Selector(table, arm, config=config, seed=seed, training=training)
-    rows = _decided(selector, arm, score, round=round, since=since)
+    rows = _decided(selector, arm, score, round=round, first_kept_round=first_kept_round)
     return _written([(rows, selector)], out, arm, qid=qid)
 
 

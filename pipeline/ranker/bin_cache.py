@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline.core import files as store
+from pipeline.core.files import Fingerprints, atomic_write
 from pipeline.core.tables import features_of
 from pipeline.dataset import parts
 from pipeline.ranker import binning as binned
-from pipeline.ranker import fit as ranker
+from pipeline.ranker.fit import bin_rows, parameters
 
 if TYPE_CHECKING:
     from pipeline.core.config import RankerConfig
@@ -44,7 +44,7 @@ class Bins:
         threads: Threads to bin with; the bytes do not depend on it.
     """
 
-    def __init__(self, fingerprints: store.Fingerprints, *, threads: int) -> None:
+    def __init__(self, fingerprints: Fingerprints, *, threads: int) -> None:
         self._fingerprints, self._threads = fingerprints, threads
         self._lock = threading.Lock()
 
@@ -63,9 +63,9 @@ class Bins:
         with self._lock:
             key = self._key(files, config)
             if not self._is_good(at, key):
-                with store.publish(at) as [made]:
+                with atomic_write(at) as [made]:
                     made.mkdir()
-                    ranker.bin_rows(files, made / _BINS, config=config, threads=self._threads)
+                    bin_rows(files, made / _BINS, config=config, threads=self._threads)
                     card = {"key": key, "sha256": self._fingerprints.file(made / _BINS)}
                     (made / _CARD).write_text(json.dumps(card), encoding="utf-8")
         return at / _BINS
@@ -74,7 +74,7 @@ class Bins:
         """Return what identifies the bins: the rows in their order, the settings, LightGBM's version."""
         of = {
             "files": [self._fingerprints.file(file) for file in files],
-            "settings": binned.settings(ranker.parameters(config, seed=0)),
+            "settings": binned.settings(parameters(config, seed=0)),
             "lightgbm": version("lightgbm"),
         }
         return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()

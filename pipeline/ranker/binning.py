@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.core import rng as draws
+from pipeline.core import rng
 from pipeline.core.errors import StorageError
 from pipeline.core.files import storage_errors
 from pipeline.core.tables import features_of
@@ -135,7 +135,7 @@ def _sample(
     most = min(SAMPLE_ROWS, _SAMPLE_VALUES // max(len(features), 1))
     chosen = np.arange(rows)
     if rows > most:
-        chosen = np.flatnonzero(draws.uniform(chosen, seed=_SEED, stream="bins") < most / rows)
+        chosen = np.flatnonzero(rng.uniform(chosen, seed=_SEED, stream="bins") < most / rows)
     # Memory that nothing is written to costs nothing, and most features have many zeros.
     values = [np.empty(len(chosen)) for _ in features]
     found = np.zeros(len(features), dtype=np.int64)

@@ -29,12 +29,12 @@ def predict(
     Args:
         models: LightGBM model files.
         files: The parts.
-        folds: For each deal ``qid, fold``: which of the deal's models, which stand one deal after the other,
-            scores a query. The score is the mean over the deals. None: the first model scores all.
+        folds: For each repeat ``qid, fold``: which of the repeat's models, which stand one repeat after the other,
+            scores a query. The score is the mean over the repeats. None: the first model scores all.
         threads: Threads that predict; the scores do not depend on it.
 
     Returns:
-        ``row_id, qid, label, score, fold`` (float64, int16; the first deal's fold, -1 without), in the parts'
+        ``row_id, qid, label, score, fold`` (float64, int16; the first repeat's fold, -1 without), in the parts'
         order.
 
     Raises:
@@ -53,8 +53,8 @@ def predict(
             scores = opened[0].scores(group, None, threads)
         else:
             scores, each = np.zeros(len(keys)), len(opened) // len(folds)
-            for number, deal in reversed(list(enumerate(folds))):
-                fold = keys.join(deal, on="qid", how="left", maintain_order="left")["fold"]
+            for number, repeat in reversed(list(enumerate(folds))):
+                fold = keys.join(repeat, on="qid", how="left", maintain_order="left")["fold"]
                 _require_model(keys, fold, each)
                 for place in range(each):
                     at = np.flatnonzero(fold.to_numpy() == place)
@@ -117,7 +117,7 @@ def _require_model(keys: pl.DataFrame, fold: pl.Series, models: int) -> None:
     without = keys["qid"].filter(~fold.is_between(0, models - 1).fill_null(False))
     if len(without):
         raise TableError(
-            f"folds: query {without[0]!r} has none of the {models} models; deal all queries again"
+            f"folds: query {without[0]!r} has none of the {models} models; assign folds to all queries again"
         )
 
 

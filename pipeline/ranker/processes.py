@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from queue import Queue
 from typing import IO, Any, Final
 
-from pipeline.core import files as store
 from pipeline.core.errors import StorageError, TrainingError
+from pipeline.core.files import forget_peak_memory, peak_memory_mb
 
 TreesDone = Callable[[int], None]
 
@@ -227,7 +227,7 @@ def serve(jobs: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> Non
     sys.modules.update(dict.fromkeys(("sklearn", "pandas")))  # type: ignore[arg-type]
     while True:
         job = json.loads(given.get())
-        store.forget_peak_memory()
+        forget_peak_memory()
         try:
             answer = jobs[job["do"]](job)
         except OSError as error:
@@ -238,7 +238,7 @@ def serve(jobs: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> Non
         except Exception as error:  # the parent turns it into a TrainingError
             answer = {"error": _line(error)}
         del job
-        tell(**answer, child_memory_mb=store.peak_memory_mb())
+        tell(**answer, child_memory_mb=peak_memory_mb())
 
 
 def _line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import RankerConfig
-from pipeline.ranker import fit as ranker
+from pipeline.ranker.fit import Training, TreesDone, fit_all
 
 
 def run(
@@ -21,7 +21,7 @@ def run(
     gains: Sequence[float] = (),
     bins: Path | None = None,
     threads: int,
-    trees_done: ranker.TreesDone | None = None,
+    trees_done: TreesDone | None = None,
 ) -> dict[str, Any]:
     """Train the ranker of ``arm`` on its prepared set and write the model; returns the training's facts.
 
@@ -40,8 +40,8 @@ def run(
         trees_done: Told the number of trees so far.
     """
     sets = [list(files)] if bags == 1 else [[file] for file in files]
-    fitted = ranker.fit_all(
-        [ranker.Training(each, model) for each in sets], config=config,
+    fitted = fit_all(
+        [Training(each, model) for each in sets], config=config,
         together=model if bags > 1 else None, seed=seed, threads=threads, bins=bins, vali=vali, cutoff=cutoff,
         gains=gains, what=f"arm {arm!r}", trees_done=trees_done,
     )  # fmt: skip

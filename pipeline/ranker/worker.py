@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline.core import files as store
+from pipeline.core.files import peak_memory_mb, storage_errors
 from pipeline.core.tables import features_of
 from pipeline.dataset import parts
 from pipeline.ranker import binning as binned
@@ -225,7 +225,7 @@ def put_before(booster: Any, earlier: Any) -> None:
 
 def fit(trees: int, rows: int, began: float) -> Fit:
     """Return what there is to say of a training that began at a time of the performance counter."""
-    return Fit(trees, rows, round(time.perf_counter() - began, 3), store.peak_memory_mb())
+    return Fit(trees, rows, round(time.perf_counter() - began, 3), peak_memory_mb())
 
 
 def write(path: Path, model: str) -> None:
@@ -234,7 +234,7 @@ def write(path: Path, model: str) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    with store.storage_errors(path):
+    with storage_errors(path):
         path.write_text(model, encoding="utf-8")
 
 
@@ -246,7 +246,7 @@ def bin_rows(job: Job) -> dict[str, Any]:
     return {
         "rows": data.num_data(),
         "seconds": round(time.perf_counter() - began, 3),
-        "peak_memory_mb": store.peak_memory_mb(),
+        "peak_memory_mb": peak_memory_mb(),
     }
 
 

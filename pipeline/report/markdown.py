@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.core.paths import RunLayout
+from pipeline.core.paths import RunPaths
 from pipeline.evaluation.verdict import verdict
 from pipeline.report.wording import compared, deciding, figures, number, p_value
 
@@ -35,7 +35,7 @@ def summary(root: Path) -> str:
     Args:
         root: The run's directory.
     """
-    frame = pl.read_parquet(RunLayout(root).summary)
+    frame = pl.read_parquet(RunPaths(root).summary)
     cutoff = deciding(frame)
     sentences = verdict(frame, cutoff=cutoff)
     return "\n\n".join([f"# {root.name}", " ".join(sentences), table(frame, cutoff=cutoff)])

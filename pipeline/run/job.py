@@ -15,10 +15,10 @@ from typing import Any, Final
 import polars as pl
 
 from pipeline import report
-from pipeline.core import files as store
 from pipeline.core.config import Config, to_toml
 from pipeline.core.errors import ConfigError, SourceError, StorageError, TrainingError
-from pipeline.core.paths import FoldLayout, RunLayout
+from pipeline.core.files import write_text
+from pipeline.core.paths import FoldPaths, RunPaths
 from pipeline.core.records import Done, Facts, Manifest
 from pipeline.dataset import ingest, letor, parts
 from pipeline.dataset.folds import Fold
@@ -27,11 +27,11 @@ from pipeline.evaluation import compare, evaluate
 from pipeline.negatives import arms as arm_names
 from pipeline.negatives import dynamic, grades, prepare, select
 from pipeline.negatives.arms import Arm
-from pipeline.ranker import fit as ranker
 from pipeline.ranker import processes as child
 from pipeline.ranker import score, train
 from pipeline.ranker.bin_cache import Bins, are_worth_it
-from pipeline.run.plan import Ahead, ArmOf, Event, Observer, Plan
+from pipeline.ranker.fit import require_device
+from pipeline.run.plan import Ahead, Event, FoldArm, Observer, Plan
 
 WORKERS: Final = 4
 """Steps at a time, at most. Trainings side by side use the processors best: a small one does not fill two. Beyond
@@ -60,7 +60,7 @@ class Job:
         arms: Sequence[str] = (),
         observer: Observer | None = None,
     ) -> None:
-        self.config, self.layout, self.all_threads = config, RunLayout(root), threads
+        self.config, self.layout, self.all_threads = config, RunPaths(root), threads
         self.workers = min(threads, WORKERS)
         self.room = threading.Semaphore(self.workers)
         """For who calls steps in more threads than there are to be at work."""
@@ -80,7 +80,7 @@ class Job:
             raise SourceError(
                 "no dataset here; start with `ranksieve run SOURCE --out`", file=self.layout.root
             )
-        ranker.require_device(self.config.ranker.device)
+        require_device(self.config.ranker.device)
 
     @cached_property
     def has_source(self) -> bool:
@@ -140,7 +140,7 @@ class Job:
         """The folds of the dataset."""
         return self.plan.folds
 
-    def at(self, fold: Fold) -> FoldLayout:
+    def at(self, fold: Fold) -> FoldPaths:
         """Return where a fold's files lie."""
         return self.layout.fold(fold.number, of=len(self.folds))
 
@@ -163,7 +163,7 @@ class Job:
         else:
             self._keep_dataset(settings)
         self._require_columns()
-        store.write_text(self.layout.config, to_toml(self.config))
+        write_text(self.layout.config, to_toml(self.config))
 
     def _keep_dataset(self, settings: dict[str, Any]) -> None:
         """Go on without a source; a dataset that was put here by hand is taken as it is."""
@@ -220,8 +220,8 @@ class Job:
         )
         where = self._where(self.layout.dataset / fold.train[0])
         keys = parts.read_keys(train_files)
-        deals = self.plan.deals
-        folds = self.config.score.folds if deals else 1
+        repeats = self.plan.repeats
+        folds = self.config.score.folds if repeats else 1
         if folds > keys["qid"].n_unique():
             raise ConfigError(
                 f"score.folds = {folds} but there are only {keys['qid'].n_unique()} training queries; use fewer folds"
@@ -233,7 +233,7 @@ class Job:
 
         def work(out: list[Path]) -> Facts:
             facts = score.fit(
-                train_files, out, deals=deals, config=settings, negatives=share["negatives"],
+                train_files, out, repeats=repeats, config=settings, negatives=share["negatives"],
                 at_least=share["negatives_at_least"], seed=self.config.seed,
                 bins=self._bins(fold) if shares else None, threads=self.threads_each(len(self.folds)),
                 trees_done=self._trees(name, fold),
@@ -244,7 +244,7 @@ class Job:
             name, work,
             inputs={"train": train_files},
             parameters={
-                "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "deals": deals,
+                "ranker": settings.model_dump(), "seed": self.config.seed, "folds": folds, "repeats": repeats,
                 **share, **({"bins": "of all rows"} if shares else {}),
             },
             outputs=self._initial_models(fold),
@@ -253,26 +253,26 @@ class Job:
         return fold
 
     def _initial_models(self, fold: Fold) -> list[Path]:
-        """Return the initial rankers of a fold, those of the first deal first."""
-        numbers = range(self.plan.initial_rankers) if self.plan.deals else [score.IN_SAMPLE]
+        """Return the initial rankers of a fold, those of the first repeat first."""
+        numbers = range(self.plan.initial_rankers) if self.plan.repeats else [score.IN_SAMPLE]
         return [self.at(fold).initial_model(number) for number in numbers]
 
     def score(self, fold: Fold) -> Fold:
         """Step: initial rankers -> SCORES."""
-        models, deals = self._initial_models(fold), max(self.plan.deals, 1)
+        models, repeats = self._initial_models(fold), max(self.plan.repeats, 1)
         train_files, threads = self.files(fold.train), self.threads_each(len(self.folds))
         self._step(
             f"{self.plan.prefix(fold)}scores",
             lambda out: score.run(
-                train_files, models, out[0], deals=deals, seed=self.config.seed, threads=threads
+                train_files, models, out[0], repeats=repeats, seed=self.config.seed, threads=threads
             ),
             inputs={"train": train_files, "models": models},
-            parameters={"seed": self.config.seed, "deals": deals},
+            parameters={"seed": self.config.seed, "repeats": repeats},
             outputs=[self.at(fold).scores],
         )
         return fold
 
-    def select(self, of: ArmOf) -> ArmOf:
+    def select(self, of: FoldArm) -> FoldArm:
         """Step: SCORES -> SELECTION of an arm; of one that chooses again, the last that its ranker trained on."""
         at, arm = self.at(of.fold), of.arm
         last: dict[str, Any] = {}
@@ -298,7 +298,7 @@ class Job:
         )  # fmt: skip
         return of
 
-    def prepare(self, of: ArmOf) -> ArmOf:
+    def prepare(self, of: FoldArm) -> FoldArm:
         """Step: SELECTION -> prepared set. An arm that keeps every row needs none: it is the dataset."""
         if self._keeps_everything(of):
             return of
@@ -312,7 +312,7 @@ class Job:
         )
         return of
 
-    def _boost(self, of: ArmOf) -> None:
+    def _boost(self, of: FoldArm) -> None:
         """Step: JUDGMENTS + SCORES -> ranker of an arm that chooses again, and what its last choice went by."""
         name, at = f"{self.plan.prefix(of.fold)}model/{of.arm.name}", self.at(of.fold)
         train_files = self.files(of.fold.train)
@@ -351,7 +351,7 @@ class Job:
             return None
         return self.bins.of(self.files(fold.train), self.at(fold).bins, config=self.plan.ranker(fold))
 
-    def train(self, of: ArmOf) -> ArmOf:
+    def train(self, of: FoldArm) -> FoldArm:
         """Step: prepared set -> retrained ranker; that of an arm that chooses again has been trained by then."""
         if of.arm.chooses_again:
             return of
@@ -389,7 +389,7 @@ class Job:
         )  # fmt: skip
         return of
 
-    def evaluate(self, of: ArmOf) -> ArmOf:
+    def evaluate(self, of: FoldArm) -> FoldArm:
         """Step: model -> METRICS of an arm on validation and test lists."""
         splits = self._evaluated(of.fold)
         model, cutoffs = self.at(of.fold).model(of.arm.name), self.config.evaluate.cutoffs
@@ -414,11 +414,11 @@ class Job:
         """Return the lists that the rankers of a fold are evaluated on."""
         return {"vali": self.files(fold.vali), "test": self.files(fold.test)}
 
-    def choose(self, of: ArmOf) -> ArmOf:
+    def choose(self, of: FoldArm) -> FoldArm:
         """Step: SELECTION of an arm, from SCORES or, for an arm that needs none, from JUDGMENTS."""
         return self.select(of) if of.arm.needs_scores else self._keep_all(of)
 
-    def _keep_all(self, of: ArmOf) -> ArmOf:
+    def _keep_all(self, of: FoldArm) -> FoldArm:
         train_files = self.files(of.fold.train)
         keys, where = parts.read_keys(train_files), self._where(self.layout.dataset / of.fold.train[0])
         notices = select.too_long(keys, where)
@@ -494,13 +494,13 @@ class Job:
 
     # ---- What the steps found out ----------------------------------------------------------------------
 
-    def prepared_files(self, of: ArmOf) -> list[Path]:
+    def prepared_files(self, of: FoldArm) -> list[Path]:
         """Return the Parquet parts an arm trains on."""
         if self._keeps_everything(of):
             return self.files(of.fold.train)
         return parts.split_files(self.at(of.fold).prepared(of.arm.name).parent, [of.arm.name])
 
-    def _keeps_everything(self, of: ArmOf) -> bool:
+    def _keeps_everything(self, of: FoldArm) -> bool:
         return of.arm.keeps_everything(self._facts(of.fold, f"selection/{of.arm.name}"))
 
     def arm_facts(self, arm: Arm) -> dict[str, Any]:
@@ -557,9 +557,9 @@ class Job:
 
     # ---- Plumbing --------------------------------------------------------------------------------------
 
-    def _trees(self, name: str, of: Fold | ArmOf) -> Callable[[int], None]:
+    def _trees(self, name: str, of: Fold | FoldArm) -> Callable[[int], None]:
         """Return a callback that turns trees done so far into work done since the last call."""
-        if isinstance(of, ArmOf):
+        if isinstance(of, FoldArm):
             rows = self.plan.arm_rows(of)
         else:  # the trees told are those of all rankers
             rows = self.plan.initial_rows(of) / self.plan.initial_rankers

@@ -48,7 +48,7 @@ Observer = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
-class ArmOf:
+class FoldArm:
     """One arm in one fold."""
 
     fold: Fold
@@ -82,13 +82,13 @@ class Plan:
         return self.folds if any(arm.needs_scores for arm in self.arms) else []
 
     @property
-    def deals(self) -> int:
-        """How often the training queries are dealt into folds; 0: one ranker scores all, in-sample."""
-        return self._config.score.deals if self._config.score.scoring == "out-of-fold" else 0
+    def repeats(self) -> int:
+        """How often the training queries are split into folds; 0: one ranker scores all, in-sample."""
+        return self._config.score.repeats if self._config.score.scoring == "out-of-fold" else 0
 
-    def every_arm(self) -> list[ArmOf]:
+    def every_arm(self) -> list[FoldArm]:
         """Return every arm of every fold."""
-        return [ArmOf(fold, arm) for fold in self.folds for arm in self.arms]
+        return [FoldArm(fold, arm) for fold in self.folds for arm in self.arms]
 
     def ranker(self, fold: Fold, arm: Arm | None = None) -> RankerConfig:
         """Return the settings of the rankers of a fold: of one, where an arm has several."""
@@ -102,11 +102,11 @@ class Plan:
         """Return the expected work of the arms' trainings, in row-trees."""
         return sum(self.arm_work(of) for of in self.every_arm())
 
-    def arm_work(self, of: ArmOf) -> float:
+    def arm_work(self, of: FoldArm) -> float:
         """Return the expected work of an arm's training, in row-trees."""
         return self.arm_trees(of) * self.arm_rows(of)
 
-    def arm_trees(self, of: ArmOf) -> int:
+    def arm_trees(self, of: FoldArm) -> int:
         """Return the boosting rounds of an arm, over all its rankers."""
         ranker = self._config.ranker
         return of.arm.rounds * of.arm.bags * ranker.in_a_bag(of.arm.bags).trees
@@ -123,18 +123,18 @@ class Plan:
         least = self._config.score.negatives_at_least * queries
         seen = min(negatives, max(negatives * self._config.score.negatives, least))
         rows = self.rows(fold) - negatives + seen
-        return rows * (self.deals * (self._config.score.folds - 1) or 1)
+        return rows * (self.repeats * (self._config.score.folds - 1) or 1)
 
     @property
     def initial_rankers(self) -> int:
         """Initial rankers of a fold."""
-        return self.deals * self._config.score.folds or 1
+        return self.repeats * self._config.score.folds or 1
 
     def rows(self, fold: Fold) -> int:
         """Return the training rows of a fold."""
         return sum(int(self._splits[name]["rows"]) for name in fold.train)
 
-    def arm_rows(self, of: ArmOf) -> float:
+    def arm_rows(self, of: FoldArm) -> float:
         """Return about how many rows a ranker of an arm trains on: as many as it asks for.
 
         Each round of an arm with rounds asks for as many more; this is their mean.

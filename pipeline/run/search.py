@@ -1,7 +1,7 @@
 """Successive halving: many candidate arms tried with few trees, the best of them with more.
 
 A rung trains every candidate that is left with the same number of trees and ranks them by their mean NDCG on
-the validation lists; the best of every ``rate`` go on to the next, which trains ``rate`` times the trees. So
+the validation lists; one in ``reduction_factor`` goes on to the next, which trains that many times the trees. So
 every rung costs about the same, and most of the work goes into arms that deserve it (Karnin, Koren and Somekh,
 ICML 2013; for training by steps Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and
 Hyperparameter Optimization", AISTATS 2016). Those that survive are trained with all trees, as ordinary arms.
@@ -69,17 +69,17 @@ def _part(setting: str, given: str, name: str) -> Arm:
 
 
 def trees(config: SearchConfig, *, of: int) -> list[int]:
-    """Return the trees of each rung: ``of`` (all trees) over ``rate``, ``rate`` squared and so on, rising.
+    """Return the trees of each rung: ``of`` (all trees) over powers of ``reduction_factor``, rising.
 
     A rung that would train no more than the one before it is left out.
     """
-    counts = {ceil(of / config.rate**back) for back in range(1, config.rungs + 1)}
+    counts = {ceil(of / config.reduction_factor**back) for back in range(1, config.rungs + 1)}
     return sorted(counts)
 
 
 def quota(config: SearchConfig, tried: int, *, last: bool) -> int:
     """Return how many of the candidates tried in a rung go on."""
-    return config.keep if last else max(config.keep, ceil(tried / config.rate))
+    return config.keep if last else max(config.keep, ceil(tried / config.reduction_factor))
 
 
 def halve(trials: pl.DataFrame, *, keep: int) -> pl.DataFrame:

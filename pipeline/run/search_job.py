@@ -13,17 +13,17 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.core import files as store
 from pipeline.core.config import Config
 from pipeline.core.errors import ConfigError
-from pipeline.core.paths import FoldLayout
+from pipeline.core.files import Fingerprints
+from pipeline.core.paths import FoldPaths
 from pipeline.core.records import Done, Facts
 from pipeline.dataset.folds import Fold
 from pipeline.negatives import arms as arm_names
 from pipeline.negatives.arms import BASELINE, Arm
 from pipeline.run import search
 from pipeline.run.job import Job
-from pipeline.run.plan import Ahead, ArmOf, Event, Observer, Plan
+from pipeline.run.plan import Ahead, Event, FoldArm, Observer, Plan
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class SearchJob(Job):
         return f"search/rung-{rung}/{self.plan.prefix(fold)}{arm}"
 
     def _worth(self, of: TrialOf) -> float:
-        return self._plan_of(of).arm_work(ArmOf(of.fold, of.arm))
+        return self._plan_of(of).arm_work(FoldArm(of.fold, of.arm))
 
     def _plan_of(self, of: TrialOf) -> Plan:
         return Plan(self.dataset["splits"], config=self.config_of(of.rung), arms=[of.arm])
@@ -210,7 +210,7 @@ class _Trial(Job):
             None, job.layout.root, config=job.config_of(of.rung), threads=job.all_threads, arms=[of.arm.name],
             observer=lambda event: job.tell(replace(event, step=step)),
         )  # fmt: skip
-        self._job, self._item, self._threads = job, ArmOf(of.fold, of.arm), job.threads_each(job.beside)
+        self._job, self._item, self._threads = job, FoldArm(of.fold, of.arm), job.threads_each(job.beside)
         self._place = _Scratch(directory, job.at(of.fold))
         self._found: dict[str, Facts] = {}
 
@@ -223,7 +223,7 @@ class _Trial(Job):
         trained = self._facts(fold, f"model/{arm}")
         return {
             "rows": self._facts(fold, f"selection/{arm}")["rows"],
-            "model": store.Fingerprints().file(self._place.model(arm)),
+            "model": Fingerprints().file(self._place.model(arm)),
             **{key: trained[key] for key in ("trees", "train_seconds", "peak_memory_mb")},
         }
 
@@ -232,7 +232,7 @@ class _Trial(Job):
         """Threads of the trial, one of many."""
         return self._threads
 
-    def at(self, fold: Fold) -> FoldLayout:
+    def at(self, fold: Fold) -> FoldPaths:
         """Return where the trial's files lie: it is of one fold."""
         del fold
         return self._place
@@ -257,14 +257,14 @@ class _Trial(Job):
 
 
 @dataclass(frozen=True)
-class _Scratch(FoldLayout):
+class _Scratch(FoldPaths):
     """The files of a trial; what it only reads lies where it does for every arm.
 
     Attributes:
         shared: The files of the fold.
     """
 
-    shared: FoldLayout
+    shared: FoldPaths
 
     @property
     def scores(self) -> Path:

@@ -20,8 +20,8 @@ from typing import Any, Final, Literal, Protocol, Self, get_args
 import numpy as np
 import pyarrow as pa
 
-from pipeline.core import files as store
 from pipeline.core.errors import ConfigError, did_you_mean
+from pipeline.core.files import atomic_write, require_replaceable
 from pipeline.core.tables import QID_INT, feature_names, judgments
 from pipeline.dataset import parts
 from pipeline.synthetic.world import ABSENT, SENTINEL, Ints, Preset, Rows, find, lengths, make
@@ -106,7 +106,7 @@ def run(
     """
     shape = find(preset, documents=documents)
     _check(rows, text_bytes, seed, kind, compress)
-    store.require_free(out, card=CARD)
+    require_replaceable(out, card=CARD)
     target = rows if text_bytes is None else text_bytes
     facts: dict[str, Any] = {
         "preset": preset, "seed": seed, "documents": shape.documents, "features": shape.features,
@@ -118,7 +118,7 @@ def run(
     def work(queries: Ints) -> _Made:
         return _block(shape, queries, seed=seed, kind=kind, compress=compress)
 
-    with store.publish(out.resolve()) as [made]:
+    with atomic_write(out.resolve()) as [made]:
         made.mkdir()
         with ExitStack() as stack:
             open_one: type[_File] = _ParquetFile if kind == "parquet" else _TextFile

@@ -13,8 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import files as store
 from pipeline.core.errors import BusyError, StorageError
+from pipeline.core.files import (
+    Fingerprints,
+    atomic_write,
+    lock_run,
+    peak_memory_mb,
+    remove_temporaries,
+    write_text,
+)
 from tests.filesystem import fill, small_disk
 
 COMMAND = "ranksieve run there"
@@ -27,7 +34,7 @@ def names(directory: Path) -> list[str]:
 
 def spoil(*paths: Path, directory: bool = False) -> None:
     """Publish ``paths``, and fail when half of the first one is written."""
-    with store.publish(*paths) as made:
+    with atomic_write(*paths) as made:
         if directory:
             made[0].mkdir()
         (made[0] / "part" if directory else made[0]).write_text("half")
@@ -40,7 +47,7 @@ def spoil(*paths: Path, directory: bool = False) -> None:
 def test_published_file_appears_only_at_the_end(tmp_path: Path) -> None:
     """Until the body is over, the path holds what it held before."""
     path = tmp_path / "a" / "b.txt"
-    with store.publish(path) as [made]:
+    with atomic_write(path) as [made]:
         made.write_text("new")
         assert not path.exists()
     assert path.read_text() == "new"
@@ -52,7 +59,7 @@ def test_published_directory_replaces_the_old_one_whole(tmp_path: Path) -> None:
     path = tmp_path / "set"
     path.mkdir()
     (path / "old").write_text("1")
-    with store.publish(path) as [made]:
+    with atomic_write(path) as [made]:
         made.mkdir()
         (made / "new").write_text("2")
     assert names(tmp_path) == ["set", "set/new"]
@@ -84,7 +91,7 @@ def test_outputs_of_one_step_appear_together(tmp_path: Path) -> None:
 
 def test_a_forgotten_output_is_an_error(tmp_path: Path) -> None:
     """A body that writes nothing does not pass for one that did."""
-    with pytest.raises(StorageError, match="out: "), store.publish(tmp_path / "out"):
+    with pytest.raises(StorageError, match="out: "), atomic_write(tmp_path / "out"):
         pass
 
 
@@ -94,7 +101,7 @@ def test_publishing_over_a_link_to_a_directory_spares_its_target(tmp_path: Path)
     target.mkdir()
     (target / "file").write_text("theirs")
     link.symlink_to(target)
-    with store.publish(link) as [made]:
+    with atomic_write(link) as [made]:
         made.mkdir()
         (made / "file").write_text("ours")
     assert (target / "file").read_text() == "theirs"
@@ -117,7 +124,7 @@ def test_a_failed_exchange_puts_the_old_directory_back(
         return real(self, target)
 
     monkeypatch.setattr(Path, "replace", fails)
-    with pytest.raises(StorageError, match="Input/output error"), store.publish(path) as [made]:
+    with pytest.raises(StorageError, match="Input/output error"), atomic_write(path) as [made]:
         made.mkdir()
     assert names(tmp_path) == ["set", "set/part"]
 
@@ -125,11 +132,11 @@ def test_a_failed_exchange_puts_the_old_directory_back(
 def test_same_text_is_not_written_again(tmp_path: Path) -> None:
     """A file that already says so keeps its time; another text replaces it."""
     path = tmp_path / "config.toml"
-    store.write_text(path, "a = 1\n")
+    write_text(path, "a = 1\n")
     os.utime(path, ns=(1, 1))
-    store.write_text(path, "a = 1\n")
+    write_text(path, "a = 1\n")
     assert path.stat().st_mtime_ns == 1
-    store.write_text(path, "a = 2\n")
+    write_text(path, "a = 2\n")
     assert path.read_text() == "a = 2\n"
 
 
@@ -149,7 +156,7 @@ def test_same_text_is_not_written_again(tmp_path: Path) -> None:
 def test_system_errors_become_one_line_about_the_final_path(tmp_path: Path, code: int, says: str) -> None:
     """The message says what to do, and names the file as the user knows it, not the temporary one."""
     path = tmp_path / "models" / "all.txt"
-    with pytest.raises(StorageError) as caught, store.publish(path) as [made]:
+    with pytest.raises(StorageError) as caught, atomic_write(path) as [made]:
         raise OSError(code, os.strerror(code), str(made))
     assert str(caught.value).startswith(f"{path}: ")
     assert says in str(caught.value)
@@ -159,7 +166,7 @@ def test_system_errors_become_one_line_about_the_final_path(tmp_path: Path, code
 def test_a_file_inside_a_temporary_directory_is_named_by_its_final_path(tmp_path: Path) -> None:
     """Dots elsewhere in the path are left alone."""
     path = tmp_path / "a.b" / "dataset"
-    with pytest.raises(StorageError) as caught, store.publish(path) as [made]:
+    with pytest.raises(StorageError) as caught, atomic_write(path) as [made]:
         raise OSError(errno.ENOSPC, "No space left on device", str(made / "train" / "part-00000.parquet"))
     assert str(caught.value).startswith(f"{path}/train/part-00000.parquet: the disk is full")
 
@@ -168,9 +175,9 @@ def test_full_disk_keeps_the_last_good_file() -> None:
     """Writing beyond a small disk's space is a StorageError, and the old file is untouched."""
     with small_disk(megabytes=1) as disk:
         path = disk / "out.txt"
-        store.write_text(path, "good")
+        write_text(path, "good")
         with pytest.raises(StorageError, match=r"out\.txt: the disk is full"):
-            store.write_text(path, "x" * (2 << 20))
+            write_text(path, "x" * (2 << 20))
         assert path.read_text() == "good"
         assert names(disk) == ["out.txt"]
 
@@ -181,7 +188,7 @@ def test_a_disk_without_a_free_byte_cannot_be_held() -> None:
         run = disk / "run"
         run.mkdir()
         fill(disk / "other")
-        with pytest.raises(StorageError, match="the disk is full"), store.hold(run, command=COMMAND):
+        with pytest.raises(StorageError, match="the disk is full"), lock_run(run, command=COMMAND):
             pass
 
 
@@ -192,7 +199,7 @@ def test_leftovers_that_fill_the_disk_are_swept_before_anything_is_written() -> 
         run.mkdir()
         (run / ".lock").touch()
         fill(run / ".dataset.tmp-1-2")
-        with store.hold(run, command=COMMAND):
+        with lock_run(run, command=COMMAND):
             assert names(run) == []
 
 
@@ -200,10 +207,10 @@ def test_read_only_directory_is_a_storage_error() -> None:
     """A file system mounted read-only refuses the run in one line, with a way out."""
     with small_disk(megabytes=1, read_only=True) as disk:
         with pytest.raises(StorageError, match=r"read-only; choose another directory with --out"):
-            store.write_text(disk / "out.txt", "x")
+            write_text(disk / "out.txt", "x")
         with (
             pytest.raises(StorageError, match=r"read-only; choose another directory with --out"),
-            store.hold(disk / "run", command=COMMAND),
+            lock_run(disk / "run", command=COMMAND),
         ):
             pass
 
@@ -213,7 +220,7 @@ def test_a_file_where_a_directory_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(StorageError, match="not a directory"),
-        store.hold(tmp_path / "file" / "run", command=COMMAND),
+        lock_run(tmp_path / "file" / "run", command=COMMAND),
     ):
         pass
 
@@ -230,7 +237,7 @@ def test_sweep_removes_only_what_publish_leaves(tmp_path: Path) -> None:
     (tmp_path / "models" / ".initial-0.txt.tmp-12-34-rows").touch()
     (tmp_path / ".notes.tmp-mine").touch()
     (tmp_path / "plain.tmp-12-34").touch()
-    store.sweep(tmp_path)
+    remove_temporaries(tmp_path)
     assert names(tmp_path) == [".notes.tmp-mine", "models", "plain.tmp-12-34"]
 
 
@@ -240,7 +247,7 @@ def test_sweep_puts_back_a_directory_whose_successor_never_came(tmp_path: Path) 
     old.mkdir()
     (old / "part").write_text("good")
     (tmp_path / ".dataset.tmp-12-34").mkdir()
-    store.sweep(tmp_path)
+    remove_temporaries(tmp_path)
     assert names(tmp_path) == ["dataset", "dataset/part"]
 
 
@@ -249,7 +256,7 @@ def test_sweep_drops_the_old_directory_once_the_new_one_is_in(tmp_path: Path) ->
     (tmp_path / ".dataset.tmp-12-34-old").mkdir()
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "part").write_text("new")
-    store.sweep(tmp_path)
+    remove_temporaries(tmp_path)
     assert names(tmp_path) == ["dataset", "dataset/part"]
 
 
@@ -260,9 +267,9 @@ def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
     """The message has the process, the command and the time."""
     clock = lambda: datetime(2024, 2, 29, 12, 30, 5, tzinfo=UTC)  # noqa: E731
     with (
-        store.hold(tmp_path, command=COMMAND, clock=clock),
+        lock_run(tmp_path, command=COMMAND, clock=clock),
         pytest.raises(BusyError) as caught,
-        store.hold(tmp_path, command="another"),
+        lock_run(tmp_path, command="another"),
     ):
         pass
     assert str(caught.value) == (
@@ -274,20 +281,20 @@ def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff"])
 def test_an_unreadable_lock_still_says_busy(tmp_path: Path, content: bytes) -> None:
     """Between taking the lock and writing to it, a holder has no name."""
-    with store.hold(tmp_path, command=COMMAND):
+    with lock_run(tmp_path, command=COMMAND):
         (tmp_path / ".lock").write_bytes(content)
         with (
             pytest.raises(BusyError, match="in use by another process"),
-            store.hold(tmp_path, command="another"),
+            lock_run(tmp_path, command="another"),
         ):
             pass
 
 
 def test_the_lock_is_free_after_a_failure(tmp_path: Path) -> None:
     """An error inside gives the directory back, and comes out as it is."""
-    with pytest.raises(FileNotFoundError), store.hold(tmp_path, command=COMMAND):
+    with pytest.raises(FileNotFoundError), lock_run(tmp_path, command=COMMAND):
         raise FileNotFoundError
-    with store.hold(tmp_path, command=COMMAND):
+    with lock_run(tmp_path, command=COMMAND):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     assert (tmp_path / ".lock").read_text() == ""
 
@@ -306,12 +313,12 @@ def test_a_killed_holder_releases_the_lock_and_its_leftovers_are_swept(tmp_path:
         assert victim.stdout.readline() == "held\n"
         with (
             pytest.raises(BusyError, match=rf"process {victim.pid} \(victim\)"),
-            store.hold(tmp_path, command=COMMAND),
+            lock_run(tmp_path, command=COMMAND),
         ):
             pass
         assert [name.startswith(".out.tmp-") for name in names(tmp_path)] == [True]
         victim.kill()
-    with store.hold(tmp_path, command=COMMAND):
+    with lock_run(tmp_path, command=COMMAND):
         assert names(tmp_path) == []
 
 
@@ -329,7 +336,7 @@ def tree(tmp_path: Path) -> Iterator[Path]:
 
 def test_fingerprints_are_sha256_of_every_file_below(tree: Path) -> None:
     """The published test vectors of SHA-256: "abc" and the empty message."""
-    assert store.Fingerprints().of(tree) == {
+    assert Fingerprints().of(tree) == {
         str(tree / "a"): "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
         str(tree / "inner" / "b"): "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
     }
@@ -337,12 +344,12 @@ def test_fingerprints_are_sha256_of_every_file_below(tree: Path) -> None:
 
 def test_a_missing_path_has_no_fingerprint(tree: Path) -> None:
     """One missing file makes the whole list unknown."""
-    assert store.Fingerprints().of([tree / "a", tree / "gone"]) is None
+    assert Fingerprints().of([tree / "a", tree / "gone"]) is None
 
 
 def test_a_file_is_hashed_again_only_when_it_changed(tree: Path) -> None:
     """A change of size is noticed by the same object."""
-    known = store.Fingerprints()
+    known = Fingerprints()
     before = known.file(tree / "a")
     assert known.file(tree / "a") == before
     (tree / "a").write_bytes(b"abcd")
@@ -351,7 +358,7 @@ def test_a_file_is_hashed_again_only_when_it_changed(tree: Path) -> None:
 
 def test_threads_share_fingerprints(tree: Path) -> None:
     """Several threads asking at once get the same answer."""
-    known = store.Fingerprints()
+    known = Fingerprints()
     found: list[dict[str, str] | None] = []
     threads = [threading.Thread(target=lambda: found.append(known.of(tree))) for _ in range(8)]
     for thread in threads:
@@ -366,4 +373,4 @@ def test_peak_memory_is_of_this_process() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     resident = pages * os.sysconf("SC_PAGE_SIZE") >> 20
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-    assert resident - 1 <= store.peak_memory_mb() < total
+    assert resident - 1 <= peak_memory_mb() < total

@@ -1,4 +1,4 @@
-"""Folds of each layout, and queries dealt into groups."""
+"""Folds of each layout, and queries assigned to groups."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import SourceError
-from pipeline.dataset.folds import Fold, deal, of_splits, rotation, split_queries
+from pipeline.dataset.folds import Fold, assign_groups, of_splits, rotation, split_queries
 
 
 def test_rotation_is_letors():
@@ -30,20 +30,20 @@ def test_layouts_of_a_dataset():
 
 
 @pytest.mark.parametrize(("queries", "groups"), [(10, 4), (3, 4), (1, 2), (0, 2), (100, 7)])
-def test_deal_is_even(queries, groups):
+def test_groups_are_even(queries, groups):
     """Group sizes differ by one at most, and every query has a group."""
-    dealt = deal(queries, groups, seed=1)
-    sizes = [Counter(dealt.tolist())[group] for group in range(groups)]
-    assert sum(sizes) == queries == len(dealt)
+    assigned = assign_groups(queries, groups, seed=1)
+    sizes = [Counter(assigned.tolist())[group] for group in range(groups)]
+    assert sum(sizes) == queries == len(assigned)
     assert max(sizes) - min(sizes) <= 1
-    assert dealt.dtype == np.int16
+    assert assigned.dtype == np.int16
 
 
-def test_deal_follows_the_seed():
-    """The same seed deals alike, another one differently, and neither in turn."""
-    first = deal(100, 4, seed=1)
-    assert (first == deal(100, 4, seed=1)).all()
-    assert (first != deal(100, 4, seed=2)).any()
+def test_groups_follow_the_seed():
+    """The same seed assigns alike, another one differently, and neither in turn."""
+    first = assign_groups(100, 4, seed=1)
+    assert (first == assign_groups(100, 4, seed=1)).all()
+    assert (first != assign_groups(100, 4, seed=2)).any()
     assert (first != np.arange(100) % 4).any()
 
 

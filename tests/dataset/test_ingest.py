@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.core.config import IngestConfig, SplitConfig
 from pipeline.core.errors import RanksieveError, SourceError, StorageError, TableError
-from pipeline.core.files import publish
+from pipeline.core.files import atomic_write
 from pipeline.dataset import ingest, parquet, parts
 from pipeline.dataset.sources import locate
 from tests.filesystem import small_disk
@@ -484,7 +484,7 @@ def test_a_damaged_parquet_source_is_the_sources_fault(tmp_path: Path, damage: s
     path.write_bytes(damaged)
     with (
         pytest.raises(SourceError, match="not a readable Parquet file") as caught,
-        publish(tmp_path / "o") as [out],
+        atomic_write(tmp_path / "o") as [out],
     ):
         run(path, out)
     assert str(caught.value).startswith(f"{path}: ")
@@ -525,7 +525,7 @@ def test_a_bad_line_names_its_place_and_leaves_nothing(tmp_path: Path) -> None:
     source = write_splits(tmp_path / "d", train=ROWS, vali=ROWS, test=ROWS + "0 qid:3 1:x\n")
     with (
         pytest.raises(SourceError, match=r"test\.txt:4:11: "),
-        publish(tmp_path / "run" / "dataset") as [out],
+        atomic_write(tmp_path / "run" / "dataset") as [out],
     ):
         run(source, out)
     assert list((tmp_path / "run").iterdir()) == []
@@ -575,7 +575,7 @@ def test_a_full_disk_at_any_point_is_one_line(tmp_path: Path, kilobytes: int) ->
         out.mkdir(parents=True)
         (out / "good").write_text("good")
         (disk / "other").write_bytes(b"\0" * ((1 << 20) - kilobytes * 1024))
-        with pytest.raises(StorageError, match="the disk is full") as caught, publish(out) as [made]:
+        with pytest.raises(StorageError, match="the disk is full") as caught, atomic_write(out) as [made]:
             run(tmp_path / "data.txt", made)
         assert str(caught.value).startswith(f"{out}")
         assert "\n" not in str(caught.value)

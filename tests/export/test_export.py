@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from flows.body import Plain, Until, body
+from flows.body import Plain, Stage, body
 from pipeline.core.config import parse, read_toml
 from pipeline.core.errors import ConfigError, StorageError, TableError
 from pipeline.dataset import parts
@@ -71,7 +71,7 @@ def test_each_bag_is_a_training_set_of_its_own(small_run: Path, tmp_path: Path) 
     run = Path(shutil.copytree(small_run, tmp_path / "run"))
     arm = "mixed-40-guard75-bag2"
     config = parse(read_toml(run / "config.toml"))
-    body(Job(None, run, config=config, arms=[arm]), Plain(), until=Until.TRAIN)
+    body(Job(None, run, config=config, arms=[arm]), Plain(), until=Stage.TRAIN)
     facts = export.run(run, tmp_path / "out", arm=arm, kind="letor")
     names = ["train-1.txt.gz", "train-1.weights", "train-2.txt.gz", "train-2.weights"]
     assert [name for name in facts["files"] if name.startswith("train")] == names

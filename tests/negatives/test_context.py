@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from pipeline.core import rng as draws
+from pipeline.core import rng
 from pipeline.negatives import context
 from tests.samples import scores_of
 
@@ -52,7 +52,7 @@ def test_z_of_equal_scores_is_zero(rows, score):
 def test_ties_follow_a_seeded_draw_not_the_file():
     """Ten equal negatives are ranked by their ``tie`` draw: neither in file order nor as they are chosen."""
     rows = context.build(scores_of((1, [0] * 10, [0.5] * 10)), seed=3)
-    ties = draws.uniform(rows["row_id"].to_numpy(), seed=3, stream="tie")
+    ties = rng.uniform(rows["row_id"].to_numpy(), seed=3, stream="tie")
     assert rows["neg_rank"].to_list() == pl.Series(ties).rank().cast(pl.Int64).to_list()
     assert rows["neg_rank"].to_list() != list(range(1, 11))
     assert rows["neg_rank"].to_list() != rows["draw"].rank().cast(pl.Int64).to_list()
@@ -60,7 +60,7 @@ def test_ties_follow_a_seeded_draw_not_the_file():
 
 def test_minus_zero_ties_with_zero():
     """-0.0 and 0.0 are one score: whichever row has the lower tie draw is harder."""
-    ties = draws.uniform(pl.Series([0, 1]).to_numpy(), seed=3, stream="tie")
+    ties = rng.uniform(pl.Series([0, 1]).to_numpy(), seed=3, stream="tie")
     for scores in ([0.0, -0.0], [-0.0, 0.0]):
         ranks = context.build(scores_of((1, [0, 0], scores)), seed=3)["neg_rank"].to_list()
         assert ranks == pl.Series(ties).rank().cast(pl.Int64).to_list()

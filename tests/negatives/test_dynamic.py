@@ -18,7 +18,7 @@ from pipeline.negatives.select import Selector
 from pipeline.negatives.strategies import STRATEGIES
 from pipeline.negatives.training import Training
 from pipeline.ranker import binning as binned
-from pipeline.ranker import fit as ranker
+from pipeline.ranker.fit import bin_rows, parameters
 from pipeline.run.job import Job
 from tests.conftest import SMALL
 from tests.samples import judgments, write_letor_source, write_part
@@ -138,7 +138,7 @@ def trained(split, tmp_path_factory):
 def test_bytes_do_not_depend_on_threads_and_kept_bins(split, trained, tmp_path):
     """Two threads and a binary file of the bins give the model and the scores of one thread and none."""
     out, facts = trained
-    ranker.bin_rows([split / "train.parquet"], tmp_path / "bins", config=CONFIG, threads=1)
+    bin_rows([split / "train.parquet"], tmp_path / "bins", config=CONFIG, threads=1)
     again = run(split, tmp_path, threads=2, bins=tmp_path / "bins")
     for name in ("model.txt", "ranked.parquet"):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
@@ -168,7 +168,7 @@ def test_trees_are_those_of_one_booster_whose_training_set_is_exchanged(split, t
     out, _ = trained
     frame = frame_of()
     scores = scores_like(frame)
-    settings = {**ranker.parameters(CONFIG, seed=7), "metric": "none", "num_threads": 1}
+    settings = {**parameters(CONFIG, seed=7), "metric": "none", "num_threads": 1}
     full = binned.build([split / "train.parquet"], parameters=settings)
     selector = Selector(scores, ARM, config=SELECT, seed=7)
     booster, held = None, []
@@ -209,7 +209,7 @@ def test_a_single_round_is_the_static_arm(split, tmp_path):
     assert (facts["rounds"], facts["rows"]) == (1, selection["kept"].sum())
     assert pl.read_parquet(tmp_path / "ranked.parquet").equals(scores)
     lightgbm = pytest.importorskip("lightgbm")
-    settings = {**ranker.parameters(CONFIG, seed=7), "num_threads": 1}
+    settings = {**parameters(CONFIG, seed=7), "num_threads": 1}
     full = binned.build([split / "train.parquet"], parameters=settings)
     kept = selection.with_row_index("place").filter("kept")
     data = binned.take(

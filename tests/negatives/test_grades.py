@@ -16,7 +16,7 @@ from pipeline.dataset.letor import read_letor
 from pipeline.export import formats as export
 from pipeline.inspect.look import inspect
 from pipeline.negatives import arms, grades, prepare, select
-from pipeline.ranker import fit as ranker
+from pipeline.ranker.fit import Training, fit_all, parameters
 from pipeline.ranker.predict import predict
 from pipeline.run.job import Job
 from tests.conftest import SMALL
@@ -113,8 +113,8 @@ def graded_frame():
 
 def fit(files, model, *, gains=(), vali=(), config=RANKER):
     """Fit one ranker."""
-    return ranker.fit_all(
-        [ranker.Training(files, model)], config=config, seed=7, threads=1, gains=gains, vali=vali, cutoff=3
+    return fit_all(
+        [Training(files, model)], config=config, seed=7, threads=1, gains=gains, vali=vali, cutoff=3
     )
 
 
@@ -125,7 +125,7 @@ def test_agrees_with_lightgbm_called_directly(tmp_path):
     file = write_graded(tmp_path / "train.parquet", frame)
     fit([file], tmp_path / "model.txt", gains=grades.gains(0.4))
     features = frame.select("f1", "f2", "f3", "f4").to_numpy()
-    settings = ranker.parameters(RANKER, seed=7) | {"num_threads": 1}
+    settings = parameters(RANKER, seed=7) | {"num_threads": 1}
     scores = {}
     for column, gains in (("grade", [0, 0.4, 1, 3, 7]), ("label", [0, 1, 3, 7])):
         data = lightgbm.Dataset(features, label=frame[column].to_numpy(), group=np.full(40, 12))

@@ -9,9 +9,9 @@ from pipeline.core.config import SelectConfig, parse
 from pipeline.negatives import arms, select
 from pipeline.negatives.select import Selector
 from pipeline.ranker import binning as binned
-from pipeline.ranker import fit as ranker
+from pipeline.ranker.fit import bin_rows, parameters
 from pipeline.run.job import Job
-from pipeline.run.plan import ArmOf, Plan
+from pipeline.run.plan import FoldArm, Plan
 from tests.conftest import SMALL
 from tests.negatives.test_dynamic import CONFIG, frame_of, run, scores_like, split
 from tests.samples import scores_of, write_letor_source
@@ -28,8 +28,10 @@ def test_a_round_adds_to_what_was_kept_by_hand():
     selector = Selector(scores, arms.parse("false-positive-n1-rounds2"), config=SELECT, seed=1)
     first = selector.selection()
     assert first["kept"].to_list() == [True, True, False, False, False]
-    since = pl.Series("since", [None, 1, None, None, None], dtype=pl.UInt8)
-    later = selector.selection(np.array([0.5, 0.1, 0.2, 0.9, 0.6]), round=1, since=since)
+    first_kept_round = pl.Series("first_kept_round", [None, 1, None, None, None], dtype=pl.UInt8)
+    later = selector.selection(
+        np.array([0.5, 0.1, 0.2, 0.9, 0.6]), round=1, first_kept_round=first_kept_round
+    )
     assert later["kept"].to_list() == [True, True, False, True, False]
     assert later["reason"].to_list() == [
         "positive", "kept since round 1", "too easy", "false positive", "too easy",
@@ -45,10 +47,10 @@ def test_both_ways_of_choosing_agree_and_the_limit_holds(monkeypatch):
     selector = Selector(scores, arms.parse("top-60-rounds2"), config=SELECT, seed=3)
     kept, _ = selector.choose()
     mask = np.isin(np.arange(scores.height), kept) & (scores["label"].to_numpy() == 0)
-    since = pl.Series("since", mask.astype(np.uint8)).replace(0, None)
+    first_kept_round = pl.Series("first_kept_round", mask.astype(np.uint8)).replace(0, None)
     other = -scores["score"].to_numpy()
-    places, weight = selector.choose(other, round=1, since=since)
-    chosen = selector.selection(other, round=1, since=since)
+    places, weight = selector.choose(other, round=1, first_kept_round=first_kept_round)
+    chosen = selector.selection(other, round=1, first_kept_round=first_kept_round)
     assert places.tolist() == np.flatnonzero(chosen["kept"].to_numpy()).tolist()
     assert set(weight) == {1.0}
     assert {"kept since round 1", "over limit"} <= set(chosen["reason"])
@@ -69,7 +71,7 @@ def test_agrees_with_lightgbm_called_directly(split, trained):
     frame = frame_of()
     scores = scores_like(frame)
     features = frame.select("f1", "f2", "f3", "f4").to_numpy()
-    settings = {**ranker.parameters(CONFIG, seed=7), "num_threads": 1}
+    settings = {**parameters(CONFIG, seed=7), "num_threads": 1}
     full = binned.build([split / "train.parquet"], parameters=settings)
     once = arms.parse("false-positive-20-guard75")
     kept = np.zeros(frame.height, dtype=bool)
@@ -89,7 +91,9 @@ def test_agrees_with_lightgbm_called_directly(split, trained):
     assert trees == booster.model_to_string().split("\nend of trees")[0]
     ranked = pl.read_parquet(out / "ranked.parquet")
     np.testing.assert_allclose(ranked["score"].to_numpy(), went_by, rtol=1e-12)
-    assert ranked["since"].value_counts().filter(pl.col("since").is_not_null()).sort("since").rows() == [
+    assert ranked["first_kept_round"].value_counts().filter(pl.col("first_kept_round").is_not_null()).sort(
+        "first_kept_round"
+    ).rows() == [
         (1, sizes[0] - (frame["label"] > 0).sum()),
         (2, sizes[1] - sizes[0]),
     ]
@@ -99,7 +103,7 @@ def test_agrees_with_lightgbm_called_directly(split, trained):
 def test_bytes_do_not_depend_on_threads_and_kept_bins(split, trained, tmp_path):
     """Two threads and a binary file of the bins give the model and the scores of one thread and none."""
     out, _ = trained
-    ranker.bin_rows([split / "train.parquet"], tmp_path / "bins", config=CONFIG, threads=1)
+    bin_rows([split / "train.parquet"], tmp_path / "bins", config=CONFIG, threads=1)
     run(split, tmp_path, arm=ARM, threads=2, bins=tmp_path / "bins")
     for name in ("model.txt", "ranked.parquet"):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
@@ -115,7 +119,7 @@ def test_early_stopping_looks_at_each_ranker_anew(split, tmp_path):
     assert (tmp_path / "model.txt").read_text().count("\nTree=") == facts["trees"]
     frame = frame_of()
     first = Selector(scores_like(frame), arms.parse("top-60"), config=SELECT, seed=7).selection()
-    settings = {**ranker.parameters(config, seed=7), "num_threads": 1}
+    settings = {**parameters(config, seed=7), "num_threads": 1}
     full = binned.build([split / "train.parquet"], parameters=settings)
     kept = first.with_row_index("place").filter("kept")
     queries = kept["qid"].rle().struct.field("len").to_numpy().astype(np.int32)
@@ -171,6 +175,6 @@ def test_work_counts_the_rows_that_each_round_asks_for():
     splits = {"train": {"rows": 100, "negatives": 80, "queries": 5}, "vali": {}, "test": {}}
     arm = arms.parse("false-positive-10-rounds3")
     plan = Plan(splits, config=parse({}), arms=[arm])
-    of = ArmOf(plan.folds[0], arm)
+    of = FoldArm(plan.folds[0], arm)
     assert plan.arm_rows(of) == pytest.approx((28 + 36 + 44) / 3)
     assert plan.arm_trees(of) == 300

@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from flows.body import Plain, Until, body
+from flows.body import Plain, Stage, body
 from pipeline.core import tables
 from pipeline.core.config import Config, SelectConfig
 from pipeline.core.errors import ConfigError, SourceError
@@ -253,11 +253,11 @@ def test_all_alone_announces_long_queries_and_refuses_hopeless_ones(tmp_path, mo
     source = write_letor_source(tmp_path / "source")
     job = Job(source, tmp_path / "run", config=Config(), arms=["all"])
     monkeypatch.setattr(select, "MAX_QUERY_ROWS", 14)
-    body(job, Plain(), until=Until.SELECT)
+    body(job, Plain(), until=Stage.SELECT)
     assert any("longer than the 14 rows LightGBM takes" in notice for notice in job.notices())
     monkeypatch.setattr(select, "MAX_QUERY_ROWS", 1)
     with pytest.raises(SourceError, match="relevant rows, and LightGBM takes 1 rows per query"):
-        body(job, Plain(), until=Until.SELECT)
+        body(job, Plain(), until=Stage.SELECT)
 
 
 # ---- The edge: paths ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.core import rng as draws
+from pipeline.core import rng
 from pipeline.core.config import SelectConfig
 from pipeline.negatives import context
 from pipeline.negatives.arms import Arm
@@ -172,8 +172,8 @@ def plain_query(rows, arm, seed, popular):
     """Return ``{row_id: (neg_rank, weight, reason)}`` of one query, weight 0 for a row left out."""
     strategy = arm.strategy
     ids = np.array([row["row_id"] for row in rows])
-    lots = dict(zip(ids, draws.uniform(ids, seed=seed, stream="draw"), strict=True))
-    ties = dict(zip(ids, draws.uniform(ids, seed=seed, stream="tie"), strict=True))
+    lots = dict(zip(ids, rng.uniform(ids, seed=seed, stream="draw"), strict=True))
+    ties = dict(zip(ids, rng.uniform(ids, seed=seed, stream="tie"), strict=True))
     score = {row["row_id"]: row["score"] for row in rows}
     found = {row["row_id"]: (None, 1.0, "positive") for row in rows if row["label"]}
     negatives = sorted(

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.core import files as store
 from pipeline.core.config import RankerConfig
 from pipeline.core.errors import StorageError
+from pipeline.core.files import Fingerprints
 from pipeline.dataset import parts
 from pipeline.ranker import bin_cache as bins
 from pipeline.ranker import binning as binned
@@ -151,7 +151,7 @@ def made(monkeypatch):
 
 def kept(split, at, config=CONFIG):
     """Ask a new run for the bins of the split."""
-    return Bins(store.Fingerprints(), threads=2).of([split / "train.parquet"], at, config=config)
+    return Bins(Fingerprints(), threads=2).of([split / "train.parquet"], at, config=config)
 
 
 def test_bins_are_made_once(split, tmp_path, made):

@@ -30,24 +30,24 @@ def as_text(keys):
 @pytest.mark.parametrize("keys", [KEYS, as_text(KEYS)], ids=["int", "text"])
 def test_no_ranker_trains_on_a_query_it_scores(keys, folds):
     """Over the folds every row is left out once, by the ranker that scores its query, and trained on else."""
-    fold_of = keys.join(score.assign(keys, folds=folds, seed=1), on="qid", how="left", maintain_order="left")[
-        "fold"
-    ]
+    fold_of = keys.join(
+        score.assign_folds(keys, folds=folds, seed=1), on="qid", how="left", maintain_order="left"
+    )["fold"]
     assert fold_of.null_count() == 0
     for fold in range(folds):
         rows = score.training_rows(keys, folds=folds, leave_out=fold, seed=1)["row_id"]
         assert rows.to_list() == keys.filter(fold_of != fold)["row_id"].to_list()
 
 
-def test_folds_are_dealt_by_query_whatever_the_row_order():
+def test_folds_are_assigned_by_query_whatever_the_row_order():
     """A query has one fold, sizes differ by one at most, and the file's order plays no part."""
-    dealt = score.assign(KEYS, folds=4, seed=1)
-    assert dealt["qid"].to_list() == list(range(1, 24))
-    assert sorted(dealt["fold"].value_counts()["count"]) == [5, 6, 6, 6]
+    assigned = score.assign_folds(KEYS, folds=4, seed=1)
+    assert assigned["qid"].to_list() == list(range(1, 24))
+    assert sorted(assigned["fold"].value_counts()["count"]) == [5, 6, 6, 6]
     shuffled = KEYS.sample(fraction=1.0, shuffle=True, seed=1)
-    assert score.assign(shuffled, folds=4, seed=1).equals(dealt)
-    assert not score.assign(KEYS, folds=4, seed=2).equals(dealt)
-    assert dealt.schema["fold"] == pl.Int16
+    assert score.assign_folds(shuffled, folds=4, seed=1).equals(assigned)
+    assert not score.assign_folds(KEYS, folds=4, seed=2).equals(assigned)
+    assert assigned.schema["fold"] == pl.Int16
 
 
 def test_in_sample_trains_on_everything():
@@ -83,8 +83,8 @@ def trained(tmp_path_factory):
     where = tmp_path_factory.mktemp("score")
     file = write_part(where / "train.parquet", judgments(20, 10, seed=3))
     models = [where / f"{number}.txt" for number in range(4)]
-    assert score.fit([file], models, deals=2, config=CONFIG, seed=1, threads=1)["rows"] == 400
-    score.fit([file], [where / "all.txt"], deals=0, config=CONFIG, seed=1, threads=1)
+    assert score.fit([file], models, repeats=2, config=CONFIG, seed=1, threads=1)["rows"] == 400
+    score.fit([file], [where / "all.txt"], repeats=0, config=CONFIG, seed=1, threads=1)
     assert not list(where.glob("*-rows"))
     return where
 
@@ -121,15 +121,15 @@ def test_run_in_sample(trained):
     assert scores["score"].n_unique() > 1
 
 
-def test_scores_are_the_mean_over_the_deals(trained):
-    """With two deals a row's score is the mean of two rankers that never saw its query."""
+def test_scores_are_the_mean_over_the_repeats(trained):
+    """With two repeats a row's score is the mean of two rankers that never saw its query."""
     files, models = [trained / "train.parquet"], [trained / f"{number}.txt" for number in range(4)]
-    score.run(files, models, trained / "two.parquet", deals=2, seed=1, threads=1)
+    score.run(files, models, trained / "two.parquet", repeats=2, seed=1, threads=1)
     scores, keys = pl.read_parquet(trained / "two.parquet"), judgments(20, 10, seed=3).select("qid")
     each = np.stack([predict([m], files, threads=1)["score"].to_numpy() for m in models])
-    dealt = [score.assign(keys, folds=2, seed=1, deal=deal) for deal in range(2)]
-    assert not dealt[0].equals(dealt[1])
-    fold = [keys.join(d, on="qid", how="left", maintain_order="left")["fold"].to_numpy() for d in dealt]
+    assigned = [score.assign_folds(keys, folds=2, seed=1, repeat=repeat) for repeat in range(2)]
+    assert not assigned[0].equals(assigned[1])
+    fold = [keys.join(d, on="qid", how="left", maintain_order="left")["fold"].to_numpy() for d in assigned]
     row = np.arange(200)
     expected = (each[fold[0], row] + each[2 + fold[1], row]) / 2
     np.testing.assert_allclose(scores["score"].to_numpy(), expected, rtol=1e-12)
@@ -137,7 +137,7 @@ def test_scores_are_the_mean_over_the_deals(trained):
 
 
 def test_run_in_sample_takes_the_ranker_that_saw_everything(trained):
-    """Without deals it trains on every query."""
+    """Without repeats it trains on every query."""
     frame = pl.read_parquet(trained / "train.parquet")
     assert (trained / "all.txt").read_text() != (trained / "0.txt").read_text()
     rows = score.training_rows(frame.select("row_id", "qid", "label"), folds=1, leave_out=-1, seed=1)

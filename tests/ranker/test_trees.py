@@ -9,8 +9,8 @@ from pipeline.core.tables import features_of
 from pipeline.dataset import parts
 from pipeline.negatives import dynamic_worker as dynamic_child
 from pipeline.ranker import binning as binned
-from pipeline.ranker import fit as ranker
 from pipeline.ranker import trees as tree_scores
+from pipeline.ranker.fit import parameters
 from tests.ranker.test_binning import with_holes
 from tests.samples import NOISE_FEATURES, write_part
 
@@ -97,7 +97,7 @@ def boosted(request, tmp_path):
     write_part(tmp_path / "train.parquet", with_holes())
     files = [tmp_path / "train.parquet"]
     config = RankerConfig(trees=8, leaves=request.param, min_rows_per_leaf=5)
-    settings = {**ranker.parameters(config, seed=7), "metric": "none", "num_threads": 1}
+    settings = {**parameters(config, seed=7), "metric": "none", "num_threads": 1}
     full = binned.build(files, parameters=settings)
     some = np.flatnonzero(np.arange(1200) % 20 < 13)
     booster = lightgbm.Booster(settings, binned.take(full, some, np.full(60, 13, dtype=np.int32)))

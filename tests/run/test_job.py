@@ -15,7 +15,7 @@ import polars as pl
 import psutil
 import pytest
 
-from flows.body import Outcome, Plain, Until, body
+from flows.body import Outcome, Plain, Stage, body
 from pipeline.core.config import Config, override, parse
 from pipeline.core.errors import BusyError, ConfigError, SourceError, StorageError, TrainingError
 from pipeline.ranker import processes as child
@@ -30,7 +30,7 @@ Once = Callable[[str, Callable[[Path], Any]], Path]
 ARMS = ["all", "random-20"]  # one trains on the dataset, one on a prepared set
 SETTINGS: dict[str, Any] = {
     "ranker": {"trees": 5, "min_rows_per_leaf": 5},
-    "score": {"folds": 2, "deals": 2},
+    "score": {"folds": 2, "repeats": 2},
     "evaluate": {"resamples": 100},
 }
 STEPS = [
@@ -49,7 +49,7 @@ def go(
     *settings: str,
     threads: int = 1,
     arms: list[str] = ARMS,
-    until: Until = Until.REPORT,
+    until: Stage = Stage.REPORT,
     observer: Observer | None = None,
 ) -> Outcome:
     """Run the job to its end, without Prefect."""
@@ -133,12 +133,12 @@ def test_stage_by_stage_is_the_same_as_at_once(
 ) -> None:
     """Each stage goes on from the last one, without the source, and the bytes are those of one run."""
     root = tmp_path / "run"
-    assert ran(source, root, until=Until.INGEST) == {"ingest"}
-    assert ran(None, root, until=Until.SCORE) == {"initial", "scores"}
+    assert ran(source, root, until=Stage.INGEST) == {"ingest"}
+    assert ran(None, root, until=Stage.SCORE) == {"initial", "scores"}
     selected = {"selection/all", "selection/random-20", "prepared/random-20"}
-    assert ran(None, root, until=Until.SELECT) == selected
-    assert ran(None, root, until=Until.TRAIN) == {"model/all", "model/random-20"}
-    assert ran(None, root, until=Until.EVALUATE) == {"metrics/all", "metrics/random-20", "metrics", "summary"}
+    assert ran(None, root, until=Stage.SELECT) == selected
+    assert ran(None, root, until=Stage.TRAIN) == {"model/all", "model/random-20"}
+    assert ran(None, root, until=Stage.EVALUATE) == {"metrics/all", "metrics/random-20", "metrics", "summary"}
     assert ran(None, root) == {"report"}
     assert contents(root) == contents(finished)
 
@@ -219,7 +219,7 @@ def test_a_lost_manifest_costs_a_full_run(source: Path, finished: Path, copy: Pa
         ("seed=2", set(STEPS) - {"ingest"}),
         # Other scores do not change a random choice: the prepared set has the same bytes, its model is kept.
         ("score.folds=3", {"initial", *RESCORED}),
-        ("score.deals=1", {"initial", "scores", *RESCORED}),
+        ("score.repeats=1", {"initial", "scores", *RESCORED}),
         ("score.scoring='in-sample'", {"initial", *RESCORED}),
         ("select.skip=0.1", {"report"}),  # no arm here skips; the report lists every setting
         ("split.vali=0.1", {"report"}),  # this source comes with a validation list
@@ -277,7 +277,7 @@ def test_all_alone_needs_no_scores(source: Path, finished: Path, tmp_path: Path,
     for name in ("selection/all.parquet", "models/all.txt", "metrics/all.parquet"):
         assert (root / name).read_bytes() == (finished / name).read_bytes()
     with pytest.raises(ConfigError, match="name an arm that chooses"):
-        go(source, root, arms=["all"], until=Until.SCORE)
+        go(source, root, arms=["all"], until=Stage.SCORE)
 
 
 # ---- Interruption ----------------------------------------------------------------------------------------
@@ -488,10 +488,10 @@ def test_ingest_settings_cannot_change_without_the_source(copy: Path) -> None:
 
 def test_a_seed_that_split_a_file_cannot_change_without_it(source: Path, tmp_path: Path) -> None:
     """For one file the seed says which queries are held out: a new seed needs the file."""
-    go(source / "train.txt", tmp_path / "run", until=Until.INGEST)
+    go(source / "train.txt", tmp_path / "run", until=Stage.INGEST)
     with pytest.raises(ConfigError, match="seed decided how"):
-        go(None, tmp_path / "run", "seed=2", until=Until.INGEST)
-    assert ran(source / "train.txt", tmp_path / "run", "seed=2", until=Until.INGEST) == {"ingest"}
+        go(None, tmp_path / "run", "seed=2", until=Stage.INGEST)
+    assert ran(source / "train.txt", tmp_path / "run", "seed=2", until=Stage.INGEST) == {"ingest"}
 
 
 def test_no_dataset_and_no_source(tmp_path: Path) -> None:
@@ -613,7 +613,7 @@ def test_a_failed_initial_ranker_ends_the_run(
     assert leftovers(copy) == []
 
 
-@pytest.mark.parametrize("setting", ["score.deals=3", "score.scoring='in-sample'"])
+@pytest.mark.parametrize("setting", ["score.repeats=3", "score.scoring='in-sample'"])
 def test_progress_of_the_initial_rankers_adds_up(
     source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.body import Outcome, Plain, Until, body
+from flows.body import Outcome, Plain, Stage, body
 from pipeline.core import tables
 from pipeline.core.config import SearchConfig, parse
 from pipeline.core.errors import ConfigError, TrainingError
@@ -160,7 +160,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def go(
     source: Path | None, root: Path, *, settings: dict[str, Any] = SETTINGS, threads: int = 1,
-    events: list[Event] | None = None, until: Until = Until.REPORT,
+    events: list[Event] | None = None, until: Stage = Stage.REPORT,
 ) -> Outcome:  # fmt: skip
     """Search, without Prefect."""
     seen = [] if events is None else events
@@ -295,7 +295,7 @@ def test_a_candidate_that_fails_is_out(
         return train_as_ever(*arguments, **options)
 
     monkeypatch.setattr(train, "run", fails)
-    outcome = go(source, tmp_path, until=Until.SELECT)
+    outcome = go(source, tmp_path, until=Stage.SELECT)
     assert outcome.failures == [f"arm {best!r}: LightGBM crashed"]
     first = pl.read_parquet(tmp_path / "search.parquet").filter(rung=1)
     assert first.row(-1, named=True) == {
@@ -310,7 +310,7 @@ def test_every_kind_of_arm_can_be_tried(source: Path, tmp_path: Path) -> None:
         "strategies": ["mixed-graded", "top-dynamic1", "false-positive-rounds2", "all"], "fractions": [0.5],
         "bags": [1, 2], "guards": ["guard50"], "keep": 1, "rungs": 1,
     }  # fmt: skip
-    outcome = go(source, tmp_path, settings={**SETTINGS, "search": kinds}, threads=2, until=Until.SELECT)
+    outcome = go(source, tmp_path, settings={**SETTINGS, "search": kinds}, threads=2, until=Stage.SELECT)
     assert outcome.failures == []
     tried = pl.read_parquet(tmp_path / "search.parquet")
     assert sorted(tried["arm"]) == [
@@ -326,7 +326,7 @@ def test_folds_are_pooled(tmp_path: Path, quick: None) -> None:
         write_letor_source(tmp_path / "source" / f"Fold{fold}", queries=12, documents=6, seed=10 * fold)
     settings = {"search": {**SETTINGS["search"], "guards": [""], "rungs": 1, "keep": 1}}
     root = tmp_path / "run"
-    go(tmp_path / "source", root, settings={**SETTINGS, **settings}, until=Until.SELECT)
+    go(tmp_path / "source", root, settings={**SETTINGS, **settings}, until=Stage.SELECT)
     for row in pl.read_parquet(root / "search.parquet").to_dicts():
         files = [root / "search" / "rung-1" / f"fold-{fold}" / f"{row['arm']}.parquet" for fold in (1, 2)]
         values = pl.concat(map(pl.read_parquet, files))["ndcg"].drop_nulls()
