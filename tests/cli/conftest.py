@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flows import cli
+from flows.cli import commands as cli
 
 
 @pytest.fixture

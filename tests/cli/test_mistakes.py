@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import cli
+from flows.cli import commands as cli
 from tests.samples import write_letor_source
 
 Run = Callable[..., tuple[int, str, str]]

@@ -30,7 +30,7 @@ SETTINGS = [
 def ranksieve(*arguments: object, home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command line with a Prefect home of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+        [sys.executable, "-m", "flows.cli.commands", *map(str, arguments)],
         env={**os.environ, "PREFECT_HOME": str(home), **environment},
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip

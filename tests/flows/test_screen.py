@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from flows.screen import Watch
+from flows.cli.screen import Watch
 from pipeline.run.plan import Event
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from flows.inspect_screen import show
+from flows.cli.inspect_screen import show
 from pipeline.core import tables
 from pipeline.core.errors import ConfigError, SourceError, StorageError
 from pipeline.inspect.look import inspect

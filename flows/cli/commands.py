@@ -30,7 +30,7 @@ _OUT = Console(width=None if sys.stdout.isatty() else 130)
 _ERR = Console(stderr=True)
 
 _PATH = click.Path(path_type=Path)
-DIGITS = [Path(__file__).parent / "digits", Path(__file__).parents[1] / "data" / "digits"]
+DIGITS = [Path(__file__).parents[1] / "digits", Path(__file__).parents[2] / "data" / "digits"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -182,7 +182,7 @@ def serve(
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def inspect(path: Path, check: bool, as_json: bool) -> None:
     """Show what is in PATH: a run, a dataset directory, or Parquet files."""
-    from flows.inspect_screen import show
+    from flows.cli.inspect_screen import show
     from pipeline.inspect.look import inspect as look
     from pipeline.inspect.runs import CHECK_BYTES
 
@@ -206,7 +206,7 @@ def export(run: Path, arm: str, kind: Format, out: Path, fold: int | None, as_js
     letor and lightgbm: its prepared set, with the validation and test lists; trec: qrels and run files of
     its model on these lists.
     """
-    from flows.export_screen import counting, show_export
+    from flows.cli.export_screen import counting, show_export
     from pipeline.export import formats as exporting
 
     with counting(_ERR, "rows") as tell:
@@ -238,7 +238,7 @@ def generate(
     documents per query, few of them relevant and half of these unjudged. The labels follow from hidden
     traits of the documents, so a ranker has something to learn.
     """
-    from flows.generate_screen import progress, show_generated
+    from flows.cli.generate_screen import progress, show_generated
     from pipeline.synthetic import generate as generating
 
     target = generating.size(size) if size is not None else None
@@ -261,7 +261,7 @@ def _run(
     source: Path | None, root: Path, *, config_file: Path | None, settings: Sequence[str], arms: str,
     search: bool, threads: int | None, plain: bool, as_json: bool, until: Stage = Stage.REPORT,
 ) -> None:  # fmt: skip
-    from flows.screen import Watch, show_search, show_summary
+    from flows.cli.screen import Watch, show_search, show_summary
 
     values = read_toml(config_file) if config_file else {}
     config = parse(override(values, settings), where=str(config_file or "configuration"))
