@@ -55,12 +55,19 @@ def ready(console: Console) -> Iterator[None]:
         yield
 
 
-def serve(*, cron: str, parameters: dict[str, Any]) -> None:
+def serve(*, cron: str | None, every: float | None, parameters: dict[str, Any]) -> None:
     """Serve the flow on a schedule until stopped.
+
+    Args:
+        cron: When to run, as a cron line; None: by ``every``.
+        every: Seconds between runs.
+        parameters: Of each run.
 
     Raises:
         ConfigError: No server is configured or it does not answer, or the schedule is not a cron line.
     """
+    # Runs are processes of their own and inherit this: what they log is what the serving console shows.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     quiet()
     from prefect.settings import PREFECT_API_URL
 
@@ -75,12 +82,14 @@ def serve(*, cron: str, parameters: dict[str, Any]) -> None:
     from flows.prepare import prepare
 
     try:
-        CronSchedule(cron=cron)
+        if cron is not None:
+            CronSchedule(cron=cron)
     except ValueError:
         raise ConfigError(
             f'--cron {cron!r}: not a schedule; write five fields, such as "0 2 * * *"'
         ) from None
-    prepare.serve(name="ranksieve", cron=cron, parameters=parameters, print_starting_message=True)
+    schedule = {"cron": cron} if cron is not None else {"interval": every}
+    prepare.serve(name="ranksieve", parameters=parameters, print_starting_message=True, **schedule)
 
 
 def _answers(url: str) -> bool:

@@ -1,8 +1,7 @@
-"""Files that appear whole or not at all, their fingerprints, and the lock on a run's directory."""
+"""Files that appear whole or not at all, and their SHA-256."""
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -10,11 +9,13 @@ import re
 import resource
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
-from pipeline.core.errors import BusyError, ConfigError, StorageError
+from pipeline.core.errors import ConfigError, StorageError
 
 _TEMPORARY = re.compile(r"(?:^|(?<=/))\.(?P<name>[^/]+)\.tmp-\d+-\d+(?P<kind>-\w+)?")
 """``.NAME.tmp-PROCESS-THREAD``: a file in the making; with ``-old``, one that is making way for its successor."""
@@ -149,76 +150,27 @@ def require_replaceable(out: Path, *, card: str) -> None:
         )
 
 
-class Fingerprints:
-    """SHA-256 of files and directories, each file read once per state (path, size, change time)."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, int, int, int], str] = {}
-
-    def file(self, path: Path) -> str:
-        """Return the SHA-256 of a file's bytes, as 64 hex digits."""
-        status = path.stat()
-        key = (str(path), status.st_size, status.st_mtime_ns, status.st_ino)
-        if key not in self._known:
-            with path.open("rb") as stream:
-                self._known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-        return self._known[key]
-
-    def of(self, paths: Path | Sequence[Path]) -> dict[str, str] | None:
-        """Return ``{file: SHA-256}`` of a file, of all files below a directory, or of a list of these.
-
-        None when one of them is missing.
-        """
-        found: dict[str, str] = {}
-        for path in [paths] if isinstance(paths, Path) else paths:
-            if path.is_dir():
-                files = sorted(p for p in path.rglob("*") if p.is_file())
-            elif path.is_file():
-                files = [path]
-            else:
-                return None
-            found |= {str(file): self.file(file) for file in files}
-        return found
+_SETTLED_NS: Final = 100_000_000
+"""A file changed this recently may change again within one tick of the file system's clock."""
 
 
-@contextlib.contextmanager
-def lock_run(directory: Path, *, command: str, clock: Callable[[], datetime] | None = None) -> Iterator[None]:
-    """Hold ``directory`` for one run; the system releases it even when the process is killed.
-
-    Raises:
-        BusyError: Another process holds it; the message says which, since when and what it runs.
-        StorageError: The directory cannot be made or written.
-    """
-    with storage_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        # Unbuffered, so that a full disk is noticed here and not at some later close.
-        stream = (directory / ".lock").open("ab", buffering=0)
-    now = (clock or (lambda: datetime.now(UTC)))()
-    holder = {"pid": os.getpid(), "since": f"{now:%Y-%m-%d %H:%M:%S} UTC", "command": command}
-    with stream:
-        with storage_errors(directory):
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BusyError(f"{directory}: {_holder(directory / '.lock')}") from None
-            # Space first: what an earlier run left behind may be what fills the disk.
-            remove_temporaries(directory)
-            stream.truncate(0)
-            stream.write(json.dumps(holder).encode())
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                stream.truncate(0)
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, 64 hex digits; a file that stays as it is is read once per process."""
+    status = path.stat()
+    if time.time_ns() - status.st_mtime_ns < _SETTLED_NS:
+        return _digest(str(path))
+    return _known_digest(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def _holder(lock: Path) -> str:
-    try:
-        held = json.loads(lock.read_text(encoding="utf-8"))
-        who = f"process {held['pid']} ({held['command']}) since {held['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        who = "another process"
-    return f"in use by {who}; wait for it to finish, or choose another directory with --out"
+@lru_cache(maxsize=65_536)
+def _known_digest(path: str, size: int, changed: int, number: int) -> str:
+    del size, changed, number  # part of the key
+    return _digest(path)
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as stream:  # noqa: PTH123 - a string is a cheaper key
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def forget_peak_memory() -> None:

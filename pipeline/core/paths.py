@@ -3,49 +3,52 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core import records
 
-def parts(directory: Path) -> list[Path]:
+
+def part_files(directory: Path) -> list[Path]:
     """Return a split's Parquet files, in order."""
     return sorted(directory.glob("part-*.parquet"))
 
 
-def fold_prefix(number: int, *, of: int) -> str:
-    """Return what the paths and step names of fold ``number`` begin with; nothing for a source without folds."""
-    return "" if of == 1 else f"fold-{number}/"
-
-
 @dataclass(frozen=True)
 class FoldPaths:
-    """The files of one fold; a source without folds has one, in the run's own directory."""
+    """The files of one fold; a source without folds has one, in the run's own directory.
+
+    Attributes:
+        root: Where the files of its arms lie.
+        scored: Where its scores and bins lie: ``root``, but for a trial of a search.
+    """
 
     root: Path
+    scored: Path
 
     @property
     def scores(self) -> Path:
         """SCORES of the training rows."""
-        return self.root / "scores.parquet"
+        return self.scored / "scores.parquet"
+
+    @property
+    def bins(self) -> Path:
+        """Binned features of the training split: no result, made again when they are gone."""
+        return self.scored / "bins"
+
+    def initial_model(self, number: int) -> Path:
+        """An initial ranker: those of the first repeat come first, by the fold they score; -1: in-sample."""
+        return self.scored / "models" / ("initial.txt" if number < 0 else f"initial-{number}.txt")
 
     @property
     def metrics(self) -> Path:
         """METRICS of this fold's arms."""
         return self.root / "metrics.parquet"
 
-    def initial_model(self, number: int) -> Path:
-        """An initial ranker: those of the first repeat come first, by the fold they score; -1: in-sample."""
-        return self.root / "models" / ("initial.txt" if number < 0 else f"initial-{number}.txt")
-
     def selection(self, arm: str) -> Path:
         """SELECTION of an arm."""
         return self.root / "selection" / f"{arm}.parquet"
 
-    def ranked(self, arm: str) -> Path:
-        """SCORES that the last choice of an arm went by, where it is its own ranker's."""
+    def last_scores(self, arm: str) -> Path:
+        """SCORES that the last choice of an arm went by, where they are its own ranker's."""
         return self.root / "scores" / f"{arm}.parquet"
-
-    @property
-    def bins(self) -> Path:
-        """Binned features of the training split: no result, made again when they are gone."""
-        return self.root / "bins"
 
     def prepared(self, arm: str) -> Path:
         """The prepared set of an arm: a directory of Parquet parts."""
@@ -62,14 +65,25 @@ class FoldPaths:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The files of a run."""
+    """The files of a run.
+
+    Attributes:
+        root: The run's directory.
+        shared: For a trial of a search the directory of its run, from which it reads dataset, scores and bins.
+    """
 
     root: Path
+    shared: Path | None = None
 
     @property
     def dataset(self) -> Path:
         """JUDGMENTS of every split."""
-        return self.root / "dataset"
+        return (self.shared or self.root) / "dataset"
+
+    @property
+    def dataset_card(self) -> Path:
+        """What the dataset holds, as JSON."""
+        return self.dataset / "dataset.json"
 
     @property
     def config(self) -> Path:
@@ -78,8 +92,13 @@ class RunPaths:
 
     @property
     def manifest(self) -> Path:
-        """What was done, from what, with what result."""
-        return self.root / "manifest.json"
+        """What was done, from what, with what result: all records of the run."""
+        return self.root / records.MANIFEST
+
+    @property
+    def events(self) -> Path:
+        """What happens in a run under way, for who shows it."""
+        return self.root / ".events.jsonl"
 
     @property
     def metrics(self) -> Path:
@@ -96,15 +115,19 @@ class RunPaths:
         """SEARCH: what a search tried."""
         return self.root / "search.parquet"
 
-    def trial(self, step: str) -> Path:
-        """METRICS of one trial of a search, which is all that it leaves."""
-        return self.root / f"{step}.parquet"
-
     @property
     def report(self) -> Path:
         """The report for a browser."""
         return self.root / "report.html"
 
-    def fold(self, number: int, *, of: int) -> FoldPaths:
-        """Fold ``number`` (from 1) of a source with ``of`` folds."""
-        return FoldPaths(self.root / fold_prefix(number, of=of))
+    def trial(self, step: str) -> Path:
+        """METRICS of one trial of a search, which is all that it leaves."""
+        return self.root / f"{step}.parquet"
+
+    def fold(self, prefix: str) -> FoldPaths:
+        """Return the files of a fold.
+
+        Args:
+            prefix: What its paths begin with, such as ``fold-2/``; empty for a source without folds.
+        """
+        return FoldPaths(self.root / prefix, (self.shared or self.root) / prefix)

@@ -1,153 +1,145 @@
-"""``manifest.json``: what was done, from what, with what result; and what need not be done again.
+"""Records: what each step of a run was made from and what it made, one JSON file per step.
 
-A step is skipped when the manifest has it with the same inputs (by SHA-256), parameters and versions, and
-every output is there and intact (by SHA-256). Otherwise it runs, and what depends on it follows, because its
-outputs are the next step's inputs.
+``<run>/.steps/<step>.json`` is written after the outputs of the step are in place, so an output counts when its
+record says so. ``manifest.json`` is the union of the records, for people and scripts to read; nothing depends on it.
 """
 
+import contextlib
 import json
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
-from typing import Any
+from typing import Any, Final
 
-from pipeline.core.errors import StorageError
-from pipeline.core.files import Fingerprints, atomic_write, peak_memory_mb, write_text
+from pipeline.core.files import sha256, write_text
 
-_FORMAT = 1
-_RECORD = frozenset({"inputs", "parameters", "versions", "outputs", "facts"})
-_LIBRARIES = ("ranksieve", "lightgbm", "numpy", "polars", "pyarrow")
+FORMAT: Final = 2
+FOLDER: Final = ".steps"
+MANIFEST: Final = "manifest.json"
+_LIBRARIES: Final = ("ranksieve", "lightgbm", "numpy", "polars", "pyarrow")
 
 Facts = dict[str, Any]
 """What a step found out: JSON values such as rows, seconds of training, notices for the user."""
 
-
-def versions() -> dict[str, str]:
-    """Return the versions that can change a result."""
-    return {"python": python_version(), **{name: version(name) for name in _LIBRARIES}}
+Hashes = dict[str, str]
+"""SHA-256 by file name; names are relative to the run where the file lies in it."""
 
 
 @dataclass(frozen=True)
-class Done:
-    """A finished step: its facts, and whether it ran now or was already there."""
+class Record:
+    """A finished step.
 
+    Attributes:
+        inputs: By role, the files read; None for an input that was not there.
+        parameters: The settings that decide the result.
+        versions: Of Python and the libraries that can change a result.
+        outputs: The files made.
+        facts: What the step found out.
+        seconds: Wall time.
+        peak_memory_mb: Highest resident memory of the process that did the work.
+        host: The machine that did the work.
+    """
+
+    inputs: dict[str, Hashes | None]
+    parameters: dict[str, Any]
+    versions: dict[str, str]
+    outputs: Hashes
     facts: Facts
-    ran: bool
+    seconds: float
+    peak_memory_mb: int
+    host: str
+
+    def same_inputs(self, inputs: Mapping[str, Hashes | None]) -> bool:
+        """Return whether the inputs hold the same bytes, wherever they now lie."""
+        ours, theirs = ({role: _bytes_of(of) for role, of in each.items()} for each in (self.inputs, inputs))
+        return ours == theirs
 
 
-def _contents(files: Mapping[str, str] | None) -> list[str] | None:
-    """Return what identifies inputs: their bytes in order of their names, wherever they now lie."""
-    return None if files is None else [files[name] for name in sorted(files)]
+def _bytes_of(hashes: Mapping[str, str] | None) -> list[str] | None:
+    return None if hashes is None else [hashes[name] for name in sorted(hashes)]
 
 
-class Manifest:
-    """The manifest of one run directory; safe to use from several threads."""
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Return the versions that can change a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.fingerprints = Fingerprints()
-        self._lock = threading.Lock()
-        self._versions = versions()
-        self._steps: dict[str, dict[str, Any]] = self._read()
 
-    def _read(self) -> dict[str, dict[str, Any]]:
-        try:
-            document = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise StorageError(
-                f"{self._path}: not readable ({error}); delete it to start the run afresh"
-            ) from None
-        if not isinstance(document, dict) or document.get("format") != _FORMAT:
-            raise StorageError(
-                f"{self._path}: written by another version of ranksieve; choose another directory with --out"
-            )
-        steps = document.get("steps")
-        if not isinstance(steps, dict) or not all(
-            isinstance(record, dict) and record.keys() >= _RECORD for record in steps.values()
-        ):
-            raise StorageError(f"{self._path}: damaged; delete it to start the run afresh")
-        return steps
+def host() -> str:
+    """Return the name of this machine."""
+    return platform.node()
 
-    def facts(self, name: str) -> Facts | None:
-        """Return the facts of a recorded step, or None."""
-        record = self._steps.get(name)
-        return None if record is None else dict(record["facts"])
 
-    def steps(self) -> dict[str, dict[str, Any]]:
-        """Return every recorded step."""
-        return dict(self._steps)
+def path_of(root: Path, step: str) -> Path:
+    """Return where the record of a step lies."""
+    return root / FOLDER / f"{step}.json"
 
-    def is_intact(self, name: str, outputs: Sequence[Path]) -> bool:
-        """Tell whether the outputs of a recorded step are as the step left them."""
-        return bool(self._steps[name]["outputs"] == self._hashes(outputs))
 
-    def do(
-        self,
-        name: str,
-        work: Callable[[list[Path]], Facts],
-        *,
-        inputs: Mapping[str, Path | Sequence[Path]],
-        parameters: Mapping[str, Any],
-        outputs: Sequence[Path],
-    ) -> Done:
-        """Run ``work`` unless its result is already there.
+def read_record(root: Path, step: str) -> Record | None:
+    """Return the record of a step; None when there is none, or none that can be read: the step is done again."""
+    return _read(path_of(root, step))
 
-        Args:
-            name: The step's name, unique in the run.
-            work: Takes a temporary path per output, writes them, returns facts (JSON values).
-            inputs: Files and directories read, by role.
-            parameters: Settings that decide the result (JSON values).
-            outputs: What the step makes; all appear together, or none.
 
-        Returns:
-            The step's facts, from this run or the one that made the outputs.
-        """
-        asked = {
-            "inputs": {role: self._hashes(paths) for role, paths in inputs.items()},
-            "parameters": json.loads(json.dumps(dict(parameters))),
-            "versions": self._versions,
-        }
-        record = self._steps.get(name)
-        if record and self._is_current(record, asked, outputs):
-            return Done(dict(record["facts"]), ran=False)
-        started = time.perf_counter()
-        with atomic_write(*outputs) as temporary:
-            facts = work(temporary)
-        record = {
-            **asked,
-            "outputs": self._hashes(outputs),
-            "seconds": round(time.perf_counter() - started, 3),
-            "peak_memory_mb": facts.pop("peak_memory_mb", None) or peak_memory_mb(),
-            "facts": facts,
-        }
-        with self._lock:
-            self._steps[name] = record
-            self._write()
-        return Done(dict(facts), ran=True)
+def read_records(root: Path) -> dict[str, Record]:
+    """Return the readable records of a run by step, in the order of the names."""
+    folder = root / FOLDER
+    names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in _files(folder))
+    found = {name: _read(path_of(root, name)) for name in names}
+    return {name: record for name, record in found.items() if record is not None}
 
-    def _is_current(self, record: dict[str, Any], asked: dict[str, Any], outputs: Sequence[Path]) -> bool:
-        same_inputs = {role: _contents(files) for role, files in record["inputs"].items()} == {
-            role: _contents(files) for role, files in asked["inputs"].items()
-        }
-        same_rest = all(record[key] == asked[key] for key in ("parameters", "versions"))
-        return same_inputs and same_rest and bool(record["outputs"] == self._hashes(outputs))
 
-    def _hashes(self, paths: Path | Sequence[Path]) -> dict[str, str] | None:
-        """Return ``{name: SHA-256}``, names relative to the run where they are inside it."""
-        found = self.fingerprints.of(paths)
-        return None if found is None else {self._name(Path(name)): sha for name, sha in found.items()}
+def _files(folder: Path) -> Iterable[Path]:
+    return (file for file in folder.rglob("*.json") if not file.name.startswith("."))
 
-    def _name(self, path: Path) -> str:
-        root = self._path.parent
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
-    def _write(self) -> None:
-        steps = {name: self._steps[name] for name in sorted(self._steps)}
-        document = {"format": _FORMAT, "steps": steps}
-        write_text(self._path, json.dumps(document, indent=1, sort_keys=True) + "\n")
+def _read(path: Path) -> Record | None:
+    with contextlib.suppress(OSError, ValueError):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(document, dict) and document.pop("format", None) == FORMAT and _is_record(document):
+            return Record(**document)
+    return None
+
+
+def _is_record(document: Mapping[str, Any]) -> bool:
+    mappings = ("inputs", "parameters", "versions", "outputs", "facts")
+    names = {field.name for field in fields(Record)}
+    return document.keys() == names and all(isinstance(document[name], dict) for name in mappings)
+
+
+def write_record(root: Path, step: str, record: Record) -> None:
+    """Write the record of a step, in the place of an earlier one."""
+    document = {"format": FORMAT, **asdict(record)}
+    write_text(path_of(root, step), json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def write_manifest(root: Path) -> None:
+    """Write ``manifest.json``: all records of the run."""
+    steps = {name: asdict(record) for name, record in read_records(root).items()}
+    document = {"format": FORMAT, "steps": steps}
+    write_text(root / MANIFEST, json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def hashes_of(root: Path, paths: Sequence[Path]) -> Hashes | None:
+    """Return the SHA-256 of files, and of all files below directories; None when one of them is missing.
+
+    Args:
+        root: The run's directory; names of files in it are relative to it.
+        paths: Files and directories.
+    """
+    found: Hashes = {}
+    for path in paths:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+        elif path.is_file():
+            files = [path]
+        else:
+            return None
+        found |= {_name(root, file): sha256(file) for file in files}
+    return found
+
+
+def _name(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -14,12 +14,26 @@ PARTITIONS = ("S1", "S2", "S3", "S4", "S5")
 
 @dataclass(frozen=True)
 class Fold:
-    """One train/vali/test arrangement; each entry names split directories of the dataset."""
+    """One train/vali/test arrangement; each entry names split directories of the dataset.
+
+    Attributes:
+        number: From 1.
+        train: Splits to train on.
+        vali: Splits to choose by.
+        test: Splits to report on.
+        folds: How many folds there are.
+    """
 
     number: int
     train: tuple[str, ...]
     vali: tuple[str, ...]
     test: tuple[str, ...]
+    folds: int = 1
+
+    @property
+    def prefix(self) -> str:
+        """What the paths and step names of the fold begin with; nothing for a source without folds."""
+        return "" if self.folds == 1 else f"fold-{self.number}/"
 
     def __str__(self) -> str:
         return f"(fold {self.number})"
@@ -33,7 +47,7 @@ def rotation() -> list[Fold]:
     folds = []
     for i in range(5):
         order = [PARTITIONS[(i + j) % 5] for j in range(5)]
-        folds.append(Fold(i + 1, tuple(order[:3]), (order[3],), (order[4],)))
+        folds.append(Fold(i + 1, tuple(order[:3]), (order[3],), (order[4],), folds=5))
     return folds
 
 
@@ -45,7 +59,10 @@ def of_splits(splits: Sequence[str]) -> list[Fold]:
         {int(name.split("/")[0].removeprefix("Fold")) for name in splits if name.startswith("Fold")}
     )
     if numbers:
-        return [Fold(n, (f"Fold{n}/train",), (f"Fold{n}/vali",), (f"Fold{n}/test",)) for n in numbers]
+        return [
+            Fold(n, (f"Fold{n}/train",), (f"Fold{n}/vali",), (f"Fold{n}/test",), folds=len(numbers))
+            for n in numbers
+        ]
     return [Fold(1, ("train",), ("vali",), ("test",))]
 
 

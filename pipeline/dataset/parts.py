@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.core.errors import StorageError
-from pipeline.core.paths import parts
+from pipeline.core.paths import part_files
 from pipeline.core.tables import features_of
 
 if TYPE_CHECKING:  # the settings take long to import, and child processes do without
@@ -242,7 +242,7 @@ def reader(files: Sequence[Path], *, columns: Sequence[str], most_values: int) -
 
 def split_files(dataset: Path, splits: Iterable[str]) -> list[Path]:
     """Return the Parquet parts of a dataset's splits, in order."""
-    return [file for split in splits for file in parts(dataset / split)]
+    return [file for split in splits for file in part_files(dataset / split)]
 
 
 def schema_of(files: Sequence[Path]) -> pa.Schema:

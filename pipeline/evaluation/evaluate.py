@@ -65,7 +65,7 @@ def run(
     }
 
 
-def together(files: Sequence[Path], out: Path) -> dict[str, Any]:
+def concat_metrics(files: Sequence[Path], out: Path) -> dict[str, Any]:
     """Write METRICS of several arms or folds as one table, in the given order."""
     metrics = pl.concat([pl.read_parquet(file) for file in files])
     parts.write_table(out, metrics, tables.metrics(qid=parts.schema_of(files).field("qid").type))

@@ -32,17 +32,16 @@ import pyarrow.compute as pc
 
 from pipeline.core.config import parse, read_toml
 from pipeline.core.errors import ConfigError, StorageError, did_you_mean
-from pipeline.core.files import Fingerprints, atomic_write, require_replaceable
+from pipeline.core.files import atomic_write, require_replaceable, sha256
 from pipeline.core.paths import RunPaths
-from pipeline.core.records import Facts, Manifest
+from pipeline.core.records import Facts, read_records
 from pipeline.core.tables import features_of
 from pipeline.dataset import letor, parts
 from pipeline.dataset.folds import Fold
 from pipeline.export import trec as export_trec
 from pipeline.negatives import arms as arm_names
-from pipeline.negatives import grades
-from pipeline.run.job import Job
-from pipeline.run.plan import FoldArm
+from pipeline.run import found
+from pipeline.run.sizes import Dataset, FoldArm
 
 Format = Literal["letor", "lightgbm", "trec"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -55,17 +54,17 @@ _CELLS: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Export:
-    """What to hand over, from files that the run's manifest vouches for.
+    """What to hand over, from files that the run's records vouch for.
 
     Attributes:
-        of: The arm in its fold.
+        item: The arm in its fold.
         train: Parts of the prepared set; for an arm that keeps every row, of the training split.
         held_out: Parts of the validation and test lists.
         model: The retrained ranker.
         gains: Of a graded arm's grades.
     """
 
-    of: FoldArm
+    item: FoldArm
     train: list[Path]
     held_out: dict[str, list[Path]]
     model: Path
@@ -74,7 +73,7 @@ class Export:
     @property
     def sets(self) -> dict[str, list[Path]]:
         """The training sets by name: one, or one per bag."""
-        if self.of.arm.bags == 1:
+        if self.item.arm.bags == 1:
             return {"train": self.train}
         return {f"train-{bag}": [file] for bag, file in enumerate(self.train, start=1)}
 
@@ -99,46 +98,42 @@ def plan(root: Path, *, arm: str, fold: int | None = None) -> Export:
 
     Raises:
         ConfigError: ``root`` is no run, or it has no such arm or fold.
-        StorageError: The run's manifest or dataset is damaged.
+        StorageError: The card of the run's dataset is damaged.
     """
     run = RunPaths(root)
     if not run.config.is_file():
         raise ConfigError(f"{root}: not a run (no config.toml); start with `ranksieve run SOURCE`")
-    job = Job(None, root, config=parse(read_toml(run.config), where=str(run.config)))
-    try:
-        chosen = _fold(job, fold)
-    except (OSError, ValueError, KeyError):
-        raise StorageError(
-            f"{run.dataset}: no readable dataset.json; run `ranksieve run SOURCE` again"
-        ) from None
-    of = FoldArm(chosen, arm_names.parse(_arm(job, arm)))
-    held_out = {"vali": job.files(chosen.vali), "test": job.files(chosen.test)}
-    gains = grades.gains(job.config.select.hard_gain) if of.arm.graded else []
-    return Export(of, job.prepared_files(of), held_out, job.at(chosen).model(of.arm.name), gains)
+    config = parse(read_toml(run.config), where=str(run.config))
+    chosen = _fold(run, fold)
+    item = FoldArm(chosen, arm_names.parse(_arm(run, arm)))
+    held_out = {"vali": found.split_files(run, chosen.vali), "test": found.split_files(run, chosen.test)}
+    model = run.fold(chosen.prefix).model(item.arm.name)
+    gains = found.gains_of(item.arm, config)
+    return Export(item, found.prepared_files(run, chosen, item.arm), held_out, model, gains)
 
 
-def _fold(job: Job, number: int | None) -> Fold:
-    numbers = [fold.number for fold in job.folds]
-    if number is None and len(numbers) > 1:
+def _fold(run: RunPaths, number: int | None) -> Fold:
+    folds = Dataset.of(run).folds
+    if number is None and len(folds) > 1:
         raise ConfigError(
-            f"{job.layout.root}: this run has folds {numbers[0]} to {numbers[-1]}; choose one with --fold"
+            f"{run.root}: this run has folds {folds[0].number} to {folds[-1].number}; choose one with --fold"
         )
-    wanted = numbers[0] if number is None else number
-    if wanted not in numbers:
-        there = "one fold" if len(numbers) == 1 else f"folds {numbers[0]} to {numbers[-1]}"
-        raise ConfigError(f"--fold {wanted}: this run has {there}")
-    return job.folds[numbers.index(wanted)]
+    wanted = folds[0].number if number is None else number
+    for fold in folds:
+        if fold.number == wanted:
+            return fold
+    there = "one fold" if len(folds) == 1 else f"folds {folds[0].number} to {folds[-1].number}"
+    raise ConfigError(f"--fold {wanted}: this run has {there}")
 
 
-def _arm(job: Job, name: str) -> str:
-    steps = (step.rpartition("selection/") for step in job.manifest.steps())
-    known = sorted({which for _, found, which in steps if found})
+def _arm(run: RunPaths, name: str) -> str:
+    """Return the name of an arm that the run has selected."""
+    outputs = [Path(output) for record in read_records(run.root).values() for output in record.outputs]
+    known = sorted({output.stem for output in outputs if output.parent.name == "selection"})
     if not known:
-        raise ConfigError(
-            f"{job.layout.root}: no arm is selected yet; run `ranksieve select {job.layout.root}`"
-        )
+        raise ConfigError(f"{run.root}: no arm is selected yet; run `ranksieve select {run.root}`")
     if name not in known:
-        raise ConfigError(f"{job.layout.root}: no arm {name!r}.{did_you_mean(name, known)}")
+        raise ConfigError(f"{run.root}: no arm {name!r}.{did_you_mean(name, known)}")
     return name
 
 
@@ -181,7 +176,7 @@ def run(
     with atomic_write(out) as [made]:
         made.mkdir()
         written = _WRITERS[kind](export, made, threads, tell)
-        about = {"run": str(root), "arm": arm, "fold": export.of.fold.number, "format": kind, **written}
+        about = {"run": str(root), "arm": arm, "fold": export.item.fold.number, "format": kind, **written}
         facts = {**about, "files": sorted([*(file.name for file in made.iterdir()), CARD])}
         (made / CARD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
@@ -189,20 +184,20 @@ def run(
 
 def _require_intact(root: Path, export: Export, kind: Format) -> None:
     """Raise when a file to be read is missing or not what the manifest says the run wrote."""
-    remedy = f"`ranksieve train {root} --arms {export.of.arm.name}` makes it"
+    remedy = f"`ranksieve train {root} --arms {export.item.arm.name}` makes it"
     first = ("model", [export.model]) if kind == "trec" else ("prepared set", export.train)
     for what, files in (first, *export.held_out.items()):
         if not files or not all(file.is_file() for file in files):
-            raise StorageError(f"{root}: no {what} of {export.of} here; {remedy}")
+            raise StorageError(f"{root}: no {what} of {export.item} here; {remedy}")
     recorded: dict[str, str] = {}
-    for record in Manifest(RunPaths(root).manifest).steps().values():
-        recorded |= record["outputs"] or {}
-    fingerprints, wanted = Fingerprints(), export.files(kind)
+    for record in read_records(root).values():
+        recorded |= record.outputs
+    wanted = export.files(kind)
     directories = {file.parent for file in wanted if file != export.model}
     if lost := [n for n in recorded if (root / n).parent in directories and not (root / n).is_file()]:
         raise StorageError(f"{root / lost[0]}: not there; {remedy} again")
     for file in wanted:
-        if fingerprints.file(file) != recorded.get(file.relative_to(root).as_posix()):
+        if sha256(file) != recorded.get(file.relative_to(root).as_posix()):
             raise StorageError(f"{file}: not what the run wrote; {remedy} again")
 
 
@@ -256,7 +251,7 @@ def _trec(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
     for split, files in export.held_out.items():
         notices += export_trec.write(
             export.model, files, qrels=out / f"{split}.qrels", ranking=out / f"{split}.run",
-            tag=export.of.arm.name, what=split, threads=threads, advance=advance,
+            tag=export.item.arm.name, what=split, threads=threads, advance=advance,
         )  # fmt: skip
     rows = {split: count for split, count in _rows(export).items() if split in export.held_out}
     return {"rows": rows, "notices": notices}
@@ -285,7 +280,7 @@ def _beside(export: Export, out: Path, *, weights: str, grades: str) -> list[str
         notices += _grades(files, export.gains, out / f"{name}{grades}")
     if len(export.sets) > 1:
         notices.append(
-            f"{export.of.arm.name} trains a ranker on each of its {len(export.sets)} training sets and adds"
+            f"{export.item.arm.name} trains a ranker on each of its {len(export.sets)} training sets and adds"
             " their scores up"
         )
     return notices

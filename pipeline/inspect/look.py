@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import SourceError, StorageError
-from pipeline.core.paths import RunPaths, parts
+from pipeline.core.paths import RunPaths, part_files
 from pipeline.dataset.sources import is_parquet
 from pipeline.inspect.runs import CHECK_BYTES, run_facts
 from pipeline.inspect.tables import (
@@ -62,7 +62,7 @@ def _look(path: Path, check_bytes: int | None) -> tuple[str, Facts]:
         )
     if (path / "dataset.json").is_file():
         return "dataset", dataset_facts(path)
-    if files := parts(path):
+    if files := part_files(path):
         return "parts", table_facts(files)
     if files := sorted(file for file in path.iterdir() if is_parquet(file) and not file.name.startswith(".")):
         return "files", {"files": [_short(file) for file in files]}
@@ -116,7 +116,7 @@ def dataset_facts(path: Path) -> Facts:
 
 
 def _split(path: Path, name: str, says: Mapping[str, Any]) -> Facts:
-    files = parts(path / name)
+    files = part_files(path / name)
     facts = {
         "name": name,
         **says,

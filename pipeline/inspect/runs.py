@@ -5,38 +5,23 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
-from pipeline.core.config import parse, read_toml
+from pipeline.core.config import Config, parse, read_toml
 from pipeline.core.errors import RanksieveError
-from pipeline.core.paths import RunPaths, fold_prefix
-from pipeline.core.records import Manifest
-from pipeline.dataset.folds import of_splits
-from pipeline.evaluation.verdict import BASELINE, verdict
+from pipeline.core.paths import RunPaths
+from pipeline.core.records import Record, read_records
+from pipeline.evaluation.verdict import verdict
 from pipeline.inspect.tables import Facts, plain, table_facts
 from pipeline.negatives import arms as arm_names
 from pipeline.report.wording import deciding
+from pipeline.run.sizes import Dataset
+from pipeline.run.steps import KINDS, every_step, kind_of
 
 CHECK_BYTES: Final = 1 << 30
 """Bytes of outputs that are compared with their fingerprints when nobody asks for all."""
-
-STAGES: Final = (
-    "ingest",
-    "initial",
-    "scores",
-    "search",
-    "selection",
-    "prepared",
-    "model",
-    "metrics",
-    "summary",
-    "report",
-)
-"""The kinds of steps, in order; a step is named ``[fold-N/]KIND[/WHICH]``."""
-
-_Record = dict[str, Any]
 
 
 def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CHECK_BYTES) -> Facts:
@@ -44,7 +29,7 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
 
     A step is ``done``; ``missing`` (it has not run, or an output is gone); ``damaged`` (an output is not what
     the step wrote, by SHA-256); or ``stale`` (an input was made anew after it ran). Which arms a run has is
-    what its manifest records; before it has a summary, the panel in ``config.toml`` joins them.
+    what is recorded; before it has a summary, the panel in ``config.toml`` joins them.
 
     Args:
         root: The run's directory.
@@ -59,31 +44,29 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
 
     Raises:
         ConfigError: ``config.toml`` is missing or wrong.
-        StorageError: ``manifest.json`` is damaged.
+        StorageError: The dataset's card is damaged.
     """
     run = RunPaths(root)
     config = parse(read_toml(run.config), where=str(run.config))
-    records = Manifest(run.manifest).steps()
-    splits = [split["name"] for split in dataset["splits"]] if dataset else []
-    prefixes = _prefixes(len(of_splits(splits)))
+    records = read_records(root)
     panel = [arm.name for arm in arm_names.panel(config.select)]
     arms = _arms(records, panel)
     outputs = check_outputs(root, records, limit=check_bytes)
-    steps = _steps(records, _expected(records, prefixes, arms), outputs)
+    steps = _steps(records, _expected(run, arms, config), outputs)
     summary = _summary(run)
-    kinds = [kind for kind in STAGES if kind != "search" or any(step["stage"] == kind for step in steps)]
+    kinds = [kind for kind in KINDS if kind != "search" or any(step["stage"] == kind for step in steps)]
     return {
         "source": _source(records),
         "dataset": dataset,
         "seed": config.seed,
-        "folds": len(prefixes),
+        "folds": len(Dataset.of(run).folds) if dataset else 1,
         "arms": arms,
         "stages": [_stage(kind, [step for step in steps if step["stage"] == kind]) for kind in kinds],
         "steps": steps,
         "finish": _finish(root, steps, arms, panel),
         "unchecked": {"files": len(outputs.unchecked), "bytes": sum(outputs.unchecked.values())},
-        "seconds": round(sum(record["seconds"] for record in records.values()), 3),
-        "peak_memory_mb": max((record["peak_memory_mb"] for record in records.values()), default=None),
+        "seconds": round(sum(record.seconds for record in records.values()), 3),
+        "peak_memory_mb": max((record.peak_memory_mb for record in records.values()), default=None),
         "notices": _notices(dataset, records),
         "summary": plain(summary.to_dicts()) if summary is not None else None,
         "verdict": verdict(summary, cutoff=deciding(summary)) if summary is not None else [],
@@ -93,20 +76,9 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
 # ---- What there should be ---------------------------------------------------------------------------------
 
 
-def _prefixes(folds: int) -> list[str]:
-    return [fold_prefix(number, of=folds) for number in range(1, folds + 1)]
-
-
-def _parts(step: str) -> tuple[str, str]:
-    """Split a step's name, without its fold, into kind and which."""
-    name = step.partition("/")[2] if step.startswith("fold-") else step
-    kind, _, which = name.partition("/")
-    return kind, which
-
-
-def _arms(records: Mapping[str, _Record], panel: Sequence[str]) -> list[str]:
+def _arms(records: Mapping[str, Record], panel: Sequence[str]) -> list[str]:
     """Return the run's arms, in panel order, those that the panel does not have last."""
-    recorded = [which for kind, which in map(_parts, records) if kind in ("selection", "model")]
+    recorded = [which for kind, which in map(kind_of, records) if kind in ("selection", "model")]
     asked = "summary" in records or not set(recorded) <= set(panel)
     order = {name: place for place, name in enumerate(panel)}
     wanted = dict.fromkeys(recorded if asked else [*panel, *recorded])
@@ -124,27 +96,12 @@ def _finish(root: Path, steps: Sequence[Facts], arms: Sequence[str], panel: Sequ
     return shlex.join(["ranksieve", "report", str(root), *others])
 
 
-def _expected(records: Mapping[str, _Record], prefixes: Sequence[str], arms: Sequence[str]) -> list[str]:
-    """Return the names of the steps of a complete run."""
-    names = ["ingest"]
-    for prefix in prefixes:
-        if any(arm != BASELINE for arm in arms):
-            names += [f"{prefix}initial", f"{prefix}scores"]
-        for arm in arms:
-            chain = ["selection", "prepared", "model", "metrics"]
-            names += [
-                f"{prefix}{kind}/{arm}"
-                for kind in chain
-                if kind != "prepared" or _is_smaller(records, prefix, arm)
-            ]
-        names.append(f"{prefix}metrics")
-    return list(dict.fromkeys([*names, "metrics", "summary", "report"]))
-
-
-def _is_smaller(records: Mapping[str, _Record], prefix: str, arm: str) -> bool:
-    """Tell whether an arm needs a prepared set: one that keeps every row trains on the dataset."""
-    facts = records.get(f"{prefix}selection/{arm}", {}).get("facts")
-    return arm != BASELINE if facts is None else not arm_names.parse(arm).keeps_everything(facts)
+def _expected(run: RunPaths, arms: Sequence[str], config: Config) -> list[str]:
+    """Return the names of the steps of a complete run; before there is a dataset, of the first alone."""
+    if run.dataset_card.is_file():
+        steps = every_step(run, [arm_names.parse(arm) for arm in arms], config)
+        return ["ingest", *(step.name for step in steps)]
+    return ["ingest"]
 
 
 # ---- What there is ----------------------------------------------------------------------------------------
@@ -159,15 +116,15 @@ class Outputs:
     unchecked: dict[str, int]
 
 
-def check_outputs(root: Path, records: Mapping[str, _Record], *, limit: int | None) -> Outputs:
+def check_outputs(root: Path, records: Mapping[str, Record], *, limit: int | None) -> Outputs:
     """Compare the outputs of recorded steps with their SHA-256, small files first.
 
     Args:
         root: The run's directory.
-        records: Steps of its manifest, by name.
+        records: Records of its steps, by name.
         limit: Bytes to read at most; None: no limit.
     """
-    wanted = {name: sha for record in records.values() for name, sha in (record["outputs"] or {}).items()}
+    wanted = {name: sha for record in records.values() for name, sha in record.outputs.items()}
     sizes = {name: (root / name).stat().st_size for name in wanted if (root / name).is_file()}
     damaged, unchecked, read = set(), {}, 0
     for name in sorted(sizes, key=lambda name: (sizes[name], name)):
@@ -187,31 +144,31 @@ def _sha256(file: Path) -> str | None:
         return None
 
 
-def _steps(records: Mapping[str, _Record], expected: Sequence[str], outputs: Outputs) -> list[Facts]:
+def _steps(records: Mapping[str, Record], expected: Sequence[str], outputs: Outputs) -> list[Facts]:
     """Return name, stage, state, seconds and peak memory of every step, in the order of the stages."""
-    made = {name: sha for record in records.values() for name, sha in (record["outputs"] or {}).items()}
-    place = {kind: number for number, kind in enumerate(STAGES)}
+    made = {name: sha for record in records.values() for name, sha in record.outputs.items()}
+    place = {kind: number for number, kind in enumerate(KINDS)}
     steps = []
     for name in dict.fromkeys([*expected, *records]):
-        record, kind = records.get(name), _parts(name)[0]
+        record, kind = records.get(name), kind_of(name)[0]
         steps.append(
             {
                 "name": name,
                 "stage": kind,
                 "state": _state(record, made, outputs),
-                "seconds": record and record["seconds"],
-                "peak_memory_mb": record and record["peak_memory_mb"],
+                "seconds": record and record.seconds,
+                "peak_memory_mb": record and record.peak_memory_mb,
             }
         )
     return sorted(steps, key=lambda step: place.get(step["stage"], len(place)))
 
 
-def _state(record: _Record | None, made: Mapping[str, str], outputs: Outputs) -> str:
-    if record is None or not record["outputs"] or outputs.missing & record["outputs"].keys():
+def _state(record: Record | None, made: Mapping[str, str], outputs: Outputs) -> str:
+    if record is None or not record.outputs or outputs.missing & record.outputs.keys():
         return "missing"
-    if outputs.damaged & record["outputs"].keys():
+    if outputs.damaged & record.outputs.keys():
         return "damaged"
-    inputs = [pair for files in record["inputs"].values() for pair in (files or {}).items()]
+    inputs = [pair for files in record.inputs.values() for pair in (files or {}).items()]
     return "stale" if any(made.get(name, sha) != sha for name, sha in inputs) else "done"
 
 
@@ -227,21 +184,21 @@ def _stage(kind: str, steps: Sequence[Facts]) -> Facts:
     }
 
 
-def _source(records: Mapping[str, _Record]) -> Facts | None:
+def _source(records: Mapping[str, Record]) -> Facts | None:
     record = records.get("ingest")
     if record is None:
         return None
-    files = [name for role in record["inputs"].values() for name in role or ()]
+    files = [name for role in record.inputs.values() for name in role or ()]
     return {
-        "layout": record["parameters"].get("layout"),
+        "layout": record.parameters.get("layout"),
         "files": [{"path": file, "there": Path(file).is_file()} for file in files],
     }
 
 
-def _notices(dataset: Facts | None, records: Mapping[str, _Record]) -> list[str]:
+def _notices(dataset: Facts | None, records: Mapping[str, Record]) -> list[str]:
     found = list(dataset["notices"]) if dataset else []
     for name in sorted(records):
-        found += records[name]["facts"].get("notices", [])
+        found += records[name].facts.get("notices", [])
     return list(dict.fromkeys(found))
 
 

@@ -3,15 +3,15 @@
 They are no result. Whoever deletes them loses time: what a training needs is made again.
 """
 
+import fcntl
 import hashlib
 import json
-import threading
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline.core.files import Fingerprints, atomic_write
+from pipeline.core.files import atomic_write, sha256
 from pipeline.core.tables import features_of
 from pipeline.dataset import parts
 from pipeline.ranker import binning as binned
@@ -36,53 +36,33 @@ def are_worth_it(files: Sequence[Path]) -> bool:
     return bool(parts.count_rows(files) * len(features_of(parts.schema_of(files).names)) >= WORTH)
 
 
-class Bins:
-    """Keeps binned splits; safe to use from several threads.
+def binned_split(files: Sequence[Path], at: Path, *, config: "RankerConfig", threads: int) -> Path:
+    """Return the binary file of a split, made if it is not there."""
+    at.parent.mkdir(parents=True, exist_ok=True)
+    with (at.parent / ".bins.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        key = _key(files, config)
+        if not _is_good(at, key):
+            with atomic_write(at) as [made]:
+                made.mkdir()
+                bin_rows(files, made / _BINS, config=config, threads=threads)
+                card = {"key": key, "sha256": sha256(made / _BINS)}
+                (made / _CARD).write_text(json.dumps(card), encoding="utf-8")
+    return at / _BINS
 
-    Args:
-        fingerprints: Of files, so that none is read twice.
-        threads: Threads to bin with; the bytes do not depend on it.
-    """
 
-    def __init__(self, fingerprints: Fingerprints, *, threads: int) -> None:
-        self._fingerprints, self._threads = fingerprints, threads
-        self._lock = threading.Lock()
+def _key(files: Sequence[Path], config: "RankerConfig") -> str:
+    of = {
+        "files": [sha256(file) for file in files],
+        "settings": binned.settings(parameters(config, seed=0)),
+        "lightgbm": version("lightgbm"),
+    }
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
-    def of(self, files: Sequence[Path], at: Path, *, config: "RankerConfig") -> Path:
-        """Return the binary file of a split, made if it is not there, or is of other rows or settings.
 
-        Args:
-            files: Parts of the split.
-            at: Directory to keep it in.
-            config: The ranker's settings.
-
-        Raises:
-            TrainingError: LightGBM could not bin the rows.
-            StorageError: The directory cannot be written.
-        """
-        with self._lock:
-            key = self._key(files, config)
-            if not self._is_good(at, key):
-                with atomic_write(at) as [made]:
-                    made.mkdir()
-                    bin_rows(files, made / _BINS, config=config, threads=self._threads)
-                    card = {"key": key, "sha256": self._fingerprints.file(made / _BINS)}
-                    (made / _CARD).write_text(json.dumps(card), encoding="utf-8")
-        return at / _BINS
-
-    def _key(self, files: Sequence[Path], config: "RankerConfig") -> str:
-        """Return what identifies the bins: the rows in their order, the settings, LightGBM's version."""
-        of = {
-            "files": [self._fingerprints.file(file) for file in files],
-            "settings": binned.settings(parameters(config, seed=0)),
-            "lightgbm": version("lightgbm"),
-        }
-        return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
-
-    def _is_good(self, at: Path, key: str) -> bool:
-        # LightGBM would read a damaged file as it is, so its bytes are looked at, once per run.
-        try:
-            card = json.loads((at / _CARD).read_text(encoding="utf-8"))
-            return bool(card == {"key": key, "sha256": self._fingerprints.file(at / _BINS)})
-        except (OSError, ValueError):
-            return False
+def _is_good(at: Path, key: str) -> bool:
+    try:
+        card = json.loads((at / _CARD).read_text(encoding="utf-8"))
+        return bool(card == {"key": key, "sha256": sha256(at / _BINS)})
+    except (OSError, ValueError):
+        return False

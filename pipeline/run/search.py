@@ -23,7 +23,6 @@ import polars as pl
 from pipeline.core import tables
 from pipeline.core.config import SearchConfig, SelectConfig
 from pipeline.core.errors import ConfigError
-from pipeline.dataset import parts
 from pipeline.negatives import arms
 from pipeline.negatives.arms import BASELINE, CONTROL, Arm
 from pipeline.negatives.budget import EVERYTHING
@@ -77,12 +76,12 @@ def trees(config: SearchConfig, *, of: int) -> list[int]:
     return sorted(counts)
 
 
-def quota(config: SearchConfig, tried: int, *, last: bool) -> int:
+def survivors(config: SearchConfig, tried: int, *, last: bool) -> int:
     """Return how many of the candidates tried in a rung go on."""
     return config.keep if last else max(config.keep, ceil(tried / config.reduction_factor))
 
 
-def halve(trials: pl.DataFrame, *, keep: int) -> pl.DataFrame:
+def promote(trials: pl.DataFrame, *, keep: int) -> pl.DataFrame:
     """Rank the trials of a rung and keep the best.
 
     Args:
@@ -92,16 +91,14 @@ def halve(trials: pl.DataFrame, *, keep: int) -> pl.DataFrame:
 
     Returns:
         The trials, best first, with ``kept``. Of equal NDCG the one with fewer rows is better, then the one
-        that comes first. A candidate whose ranker is that of a better one, because a guard set nothing
-        aside, say, or because there are too few rows to learn anything from, is not kept: it would teach
-        nothing.
+        that comes first. A candidate whose ranker is that of a better one (because a guard excluded nothing, say,
+        or because there are too few rows to learn anything from) is not kept: it would teach nothing.
     """
     ranked = trials.with_row_index("place").sort(
         "ndcg_vali", "rows", "place", descending=[True, False, False], nulls_last=True
     )
-    able = pl.col("ndcg_vali").is_not_null() & (
-        pl.col("model").is_first_distinct() | pl.col("model").is_null()
-    )
+    distinct = pl.col("model").is_first_distinct() | pl.col("model").is_null()
+    able = pl.col("ndcg_vali").is_not_null() & distinct
     return ranked.with_columns(kept=able & (able.cum_sum() <= keep)).drop("place")
 
 
@@ -120,13 +117,7 @@ def mean_ndcg(files: Sequence[Path], *, cutoff: int) -> float:
     return fsum(values) / len(values)
 
 
-def run(rungs: Sequence[pl.DataFrame], out: Path) -> dict[str, int]:
-    """Write SEARCH: the rungs one below the other."""
-    parts.write_table(out, together(rungs), tables.SEARCH)
-    return {"rungs": len(rungs), "trials": sum(rung.height for rung in rungs)}
-
-
-def together(rungs: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Return ranked rungs, which have ``trees`` besides, as SEARCH."""
+def concat_rungs(rungs: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return ranked rungs, which have ``trees`` besides, one below the other, as SEARCH."""
     numbered = [rung.with_columns(rung=pl.lit(number)) for number, rung in enumerate(rungs, start=1)]
     return pl.concat(numbered).select(tables.SEARCH.names)
