@@ -69,6 +69,7 @@ class PrefectRunner:
 
     def error(self, future: "PrefectFuture[Any]") -> BaseException | None:
         """Return the error of a task that has ended."""
+        future.wait()  # takes its state from the task itself; the server's has no result
         if future.state.is_completed():
             return None
         error = future.state.result(raise_on_failure=False)
