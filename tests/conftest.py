@@ -55,13 +55,12 @@ def once(
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
     """A whole run on 24 training queries: arms all, random-40, mixed-40-guard75. Copy it to change it."""
-    from flows.body import Plain, body
+    from flows.stages import run_pipeline
     from pipeline.core.config import parse
-    from pipeline.run.job import Job
 
     def make(root: Path) -> None:
         source = write_letor_source(root.with_name("small-source"), queries=24, documents=12)
-        body(Job(source, root, config=parse(SMALL), threads=2, arms=ARMS), Plain())
+        run_pipeline(source, root, config=parse(SMALL), threads=2, arms=ARMS)
 
     return _once(_base(tmp_path_factory, worker), "small-run", make)
 
@@ -69,19 +68,16 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
 @pytest.fixture(scope="session")
 def folds_run(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
     """A run on two folds, up to its prepared sets: arms all, random-50."""
-    from flows.body import Plain, Stage, body
+    from flows.stages import run_pipeline
     from pipeline.core.config import parse
-    from pipeline.run.job import Job
+    from pipeline.run.execute import Stage
 
     def make(root: Path) -> None:
         source = root.with_name("folds-source")
         for fold in (1, 2):
             write_letor_source(source / f"Fold{fold}", queries=12, documents=6, seed=10 * fold)
         config = parse({**SMALL, "score": {"scoring": "in-sample"}})
-        body(
-            Job(source, root, config=config, threads=2, arms=["all", "random-50"]),
-            Plain(),
-            until=Stage.SELECT,
-        )
+        arms = ["all", "random-50"]
+        run_pipeline(source, root, config=config, threads=2, arms=arms, last_stage=Stage.SELECT)
 
     return _once(_base(tmp_path_factory, worker), "folds-run", make)

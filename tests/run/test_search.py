@@ -11,18 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.body import Outcome, Plain, Stage, body
+from flows.stages import Outcome, run_pipeline
 from pipeline.core import tables
 from pipeline.core.config import SearchConfig, parse
 from pipeline.core.errors import ConfigError, TrainingError
-from pipeline.evaluation import evaluate
-from pipeline.ranker import processes as child
-from pipeline.ranker import train
-from pipeline.ranker import worker as ranker_child
 from pipeline.run import search
-from pipeline.run.job import Job
-from pipeline.run.plan import Event
-from pipeline.run.search_job import SearchJob
+from pipeline.run.events import Event, Progress
+from pipeline.run.execute import Stage
 from tests.samples import write_letor_source
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -57,7 +52,7 @@ def test_the_best_are_kept_and_ties_go_to_fewer_rows_then_to_the_first() -> None
         ("d", 90, 0.9, "D"),
         ("e", 20, 0.5, "E"),
     )
-    ranked = search.halve(table, keep=3)
+    ranked = search.promote(table, keep=3)
     assert ranked["arm"].to_list() == ["d", "c", "b", "e", "a"]
     assert ranked["kept"].to_list() == [True, True, True, False, False]
 
@@ -71,7 +66,7 @@ def test_the_same_ranker_is_kept_once_and_a_failed_one_never() -> None:
         ("c", 10, 0.4, "C"),
         ("d", None, None, None),
     )
-    ranked = search.halve(table, keep=4)
+    ranked = search.promote(table, keep=4)
     assert ranked.filter("kept")["arm"].to_list() == ["a", "c"]
     assert ranked["arm"].to_list() == ["a", "b", "c", "e", "d"]
 
@@ -82,8 +77,8 @@ def test_trees_and_survivors_of_every_rung() -> None:
     assert search.trees(config, of=100) == [12, 34]
     assert search.trees(SearchConfig(rungs=3), of=90) == [4, 10, 30]
     assert search.trees(SearchConfig(rungs=4), of=2) == [1]
-    assert [search.quota(config, 72, last=False), search.quota(config, 24, last=True)] == [24, 3]
-    assert search.quota(config, 4, last=False) == 3
+    assert [search.survivors(config, 72, last=False), search.survivors(config, 24, last=True)] == [24, 3]
+    assert search.survivors(config, 4, last=False) == 3
 
 
 def test_settings_cross() -> None:
@@ -136,7 +131,7 @@ def test_nothing_kept_is_worse_than_anything_lost(
     rows: list[tuple[int, float | None, str]], keep: int
 ) -> None:
     """Whatever the table: at most `keep`, each ranker once, and a better one is lost only to its twin."""
-    ranked = search.halve(trials(*((str(i), *row) for i, row in enumerate(rows))), keep=keep)
+    ranked = search.promote(trials(*((str(i), *row) for i, row in enumerate(rows))), keep=keep)
     kept, lost = ranked.filter("kept"), ranked.filter(~pl.col("kept") & pl.col("ndcg_vali").is_not_null())
     assert kept.height == min(keep, ranked.drop_nulls("ndcg_vali")["model"].n_unique())
     assert kept["model"].is_unique().all()
@@ -148,24 +143,26 @@ def test_nothing_kept_is_worse_than_anything_lost(
 # ---- The run -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train in this process: the same models without a second and a half for each."""
-
-    def here(_module: str, job: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return ranker_child.train(job)
-
-    monkeypatch.setattr(child, "run", here)
-
-
 def go(
-    source: Path | None, root: Path, *, settings: dict[str, Any] = SETTINGS, threads: int = 1,
-    events: list[Event] | None = None, until: Stage = Stage.REPORT,
-) -> Outcome:  # fmt: skip
+    source: Path | None,
+    root: Path,
+    *,
+    settings: dict[str, Any] = SETTINGS,
+    threads: int = 1,
+    events: list[Event] | None = None,
+    last_stage: Stage = Stage.REPORT,
+    progress: Progress = lambda _: None,
+) -> Outcome:
     """Search, without Prefect."""
     seen = [] if events is None else events
-    job = SearchJob(source, root, config=parse(settings), threads=threads, observer=seen.append)
-    return body(job, Plain(), until=until)
+
+    def tell(event: Event) -> None:
+        seen.append(event)
+        progress(event)
+
+    config = parse(settings)
+    given = {"threads": threads, "last_stage": last_stage, "progress": tell}
+    return run_pipeline(source, root, config=config, search_arms=True, **given)
 
 
 def results(root: Path) -> dict[str, bytes]:
@@ -217,7 +214,7 @@ def test_survivors_are_ordinary_arms_beside_all_and_their_controls(
     controls = {f"random-{name.split('-')[1]}" for name in survivors}
     assert set(arms) == {"all"} | survivors | controls
     plain = {name: value for name, value in SETTINGS.items() if name != "search"}
-    body(Job(source, tmp_path, config=parse(plain), arms=arms), Plain())
+    run_pipeline(source, tmp_path, config=parse(plain), arms=arms)
     named = {
         file.relative_to(tmp_path).as_posix(): file.read_bytes() for file in (tmp_path / "models").iterdir()
     }
@@ -238,9 +235,9 @@ def test_a_second_search_does_nothing(searched: Path, source: Path, tmp_path: Pa
     root, events = shutil.copytree(searched, tmp_path / "run"), list[Event]()
     go(source, root, events=events)
     assert {event.state for event in events} == {"start", "kept", "ahead"}
-    announced = [(event.ahead.what, event.ahead.rankers) for event in events if event.ahead is not None]
-    assert announced[:2] == [("rung 1 of 2", 8), ("rung 2 of 2", 3)]
-    assert announced[2][0] == "training"
+    announced = [(event.step, event.rankers) for event in events if event.state == "ahead"]
+    assert announced[:3] == [("scoring", 1), ("rung 1 of 2", 8), ("rung 2 of 2", 3)]
+    assert announced[3][0] == "training"
 
 
 def test_a_default_that_is_written_out_makes_no_trial_again(
@@ -257,50 +254,38 @@ class StopError(BaseException):
     """What a watcher raises to interrupt a run, as Ctrl-C does."""
 
 
-def test_an_interrupted_search_goes_on(
-    searched: Path, source: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_search_goes_on(searched: Path, source: Path, tmp_path: Path, quick: None) -> None:
     """Stopped amid a trial of each rung, nothing half-made stays, and the trials before are not made again."""
     events: list[Event] = []
-    evaluate_as_ever = evaluate.run
     best = pl.read_parquet(searched / "search.parquet")["arm"][0]
     for rung, arm in ((1, "mixed-40"), (2, best)):
 
-        def stops(*arguments: Any, rung: int = rung, stop: str = arm, **options: Any) -> Any:
-            if options["arm"] == stop and f"rung-{rung}" in str(arguments[2]):
+        def stops(event: Event, step: str = f"search/rung-{rung}/{arm}") -> None:
+            if (event.step, event.state) == (step, "advance"):
                 raise StopError
-            return evaluate_as_ever(*arguments, **options)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(evaluate, "run", stops)
-            with pytest.raises(StopError):
-                go(source, tmp_path, events=events)
-        assert [file.name for file in tmp_path.rglob(".*")] == [".lock"]
+        with pytest.raises(StopError):
+            go(source, tmp_path, events=events, progress=stops)
+        assert sorted(file.name for file in tmp_path.rglob(".*")) == [".lock", ".steps"]
     go(source, tmp_path, events=events)
     done = [event.step for event in events if event.state == "done"]
     assert len(done) == len(set(done))
     assert results(tmp_path) == results(searched)
 
 
-def test_a_candidate_that_fails_is_out(
-    searched: Path, source: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_candidate_that_fails_is_out(searched: Path, source: Path, tmp_path: Path, quick: None) -> None:
     """LightGBM fails on the best of the first rung: it is reported, stands last, and another one goes on."""
     best = pl.read_parquet(searched / "search.parquet")["arm"][0]
-    train_as_ever = train.run
 
-    def fails(*arguments: Any, **options: Any) -> Any:
-        if options["arm"] == best:
+    def fails(event: Event) -> None:
+        if (event.step, event.state) == (f"search/rung-1/{best}", "start"):
             raise TrainingError(f"arm {best!r}: LightGBM crashed")
-        return train_as_ever(*arguments, **options)
 
-    monkeypatch.setattr(train, "run", fails)
-    outcome = go(source, tmp_path, until=Stage.SELECT)
+    outcome = go(source, tmp_path, last_stage=Stage.SELECT, progress=fails)
     assert outcome.failures == [f"arm {best!r}: LightGBM crashed"]
     first = pl.read_parquet(tmp_path / "search.parquet").filter(rung=1)
-    assert first.row(-1, named=True) == {
-        "rung": 1, "arm": best, "trees": 1, "rows": None, "ndcg_vali": None, "kept": False
-    }  # fmt: skip
+    worst = {"rung": 1, "arm": best, "trees": 1, "rows": None, "ndcg_vali": None, "kept": False}
+    assert first.row(-1, named=True) == worst
     assert first["kept"].sum() == 3
 
 
@@ -310,7 +295,7 @@ def test_every_kind_of_arm_can_be_tried(source: Path, tmp_path: Path) -> None:
         "strategies": ["mixed-graded", "top-dynamic1", "false-positive-rounds2", "all"], "fractions": [0.5],
         "bags": [1, 2], "guards": ["guard50"], "keep": 1, "rungs": 1,
     }  # fmt: skip
-    outcome = go(source, tmp_path, settings={**SETTINGS, "search": kinds}, threads=2, until=Stage.SELECT)
+    outcome = go(source, tmp_path, settings={**SETTINGS, "search": kinds}, threads=2, last_stage=Stage.SELECT)
     assert outcome.failures == []
     tried = pl.read_parquet(tmp_path / "search.parquet")
     assert sorted(tried["arm"]) == [
@@ -326,7 +311,7 @@ def test_folds_are_pooled(tmp_path: Path, quick: None) -> None:
         write_letor_source(tmp_path / "source" / f"Fold{fold}", queries=12, documents=6, seed=10 * fold)
     settings = {"search": {**SETTINGS["search"], "guards": [""], "rungs": 1, "keep": 1}}
     root = tmp_path / "run"
-    go(tmp_path / "source", root, settings={**SETTINGS, **settings}, until=Stage.SELECT)
+    go(tmp_path / "source", root, settings={**SETTINGS, **settings}, last_stage=Stage.SELECT)
     for row in pl.read_parquet(root / "search.parquet").to_dicts():
         files = [root / "search" / "rung-1" / f"fold-{fold}" / f"{row['arm']}.parquet" for fold in (1, 2)]
         values = pl.concat(map(pl.read_parquet, files))["ndcg"].drop_nulls()
@@ -339,4 +324,4 @@ def test_folds_are_pooled(tmp_path: Path, quick: None) -> None:
 def test_named_arms_and_a_search_do_not_go_together(source: Path, tmp_path: Path) -> None:
     """Before any work."""
     with pytest.raises(ConfigError, match="leave out --arms or --search"):
-        SearchJob(source, tmp_path, config=parse(SETTINGS), arms=["all"])
+        run_pipeline(source, tmp_path, config=parse(SETTINGS), arms=["all"], search_arms=True)

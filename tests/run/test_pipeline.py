@@ -1,6 +1,7 @@
 """A run does each thing once, whatever happens to it on the way, and always ends with the same bytes."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,14 +16,13 @@ import polars as pl
 import psutil
 import pytest
 
-from flows.body import Outcome, Plain, Stage, body
-from pipeline.core.config import Config, override, parse
+from flows.stages import Outcome, run_pipeline
+from pipeline.core.config import override, parse
 from pipeline.core.errors import BusyError, ConfigError, SourceError, StorageError, TrainingError
-from pipeline.ranker import processes as child
-from pipeline.ranker import train
-from pipeline.ranker import worker as ranker_child
-from pipeline.run.job import Job
-from pipeline.run.plan import Event, Observer
+from pipeline.core.paths import RunPaths
+from pipeline.run.events import Event, Progress, Reporter
+from pipeline.run.execute import Stage
+from pipeline.run.sizes import Dataset, initial_cost, initial_rankers, initial_rows, initial_trees
 from tests.filesystem import fill, small_disk
 from tests.samples import write_letor_source
 
@@ -34,11 +34,20 @@ SETTINGS: dict[str, Any] = {
     "evaluate": {"resamples": 100},
 }
 STEPS = [
-    "ingest", "initial", "scores",
-    "selection/all", "model/all", "metrics/all",
-    "selection/random-20", "prepared/random-20", "model/random-20", "metrics/random-20",
-    "metrics", "summary", "report",
-]  # fmt: skip
+    "ingest",
+    "initial",
+    "scores",
+    "selection/all",
+    "model/all",
+    "metrics/all",
+    "selection/random-20",
+    "prepared/random-20",
+    "model/random-20",
+    "metrics/random-20",
+    "metrics",
+    "summary",
+    "report",
+]
 LAST = {"summary", "report"}
 RESCORED = {"scores", "selection/random-20", "prepared/random-20", "report"}
 
@@ -49,33 +58,45 @@ def go(
     *settings: str,
     threads: int = 1,
     arms: list[str] = ARMS,
-    until: Stage = Stage.REPORT,
-    observer: Observer | None = None,
+    last_stage: Stage = Stage.REPORT,
+    progress: Progress = lambda _: None,
 ) -> Outcome:
     """Run the job to its end, without Prefect."""
-    config = parse(override(SETTINGS, settings))
-    job = Job(source, root, config=config, threads=threads, arms=arms, observer=observer)
-    return body(job, Plain(), until=until, command="ranksieve run")
+    return run_pipeline(
+        source,
+        root,
+        config=parse(override(SETTINGS, settings)),
+        threads=threads,
+        arms=arms,
+        last_stage=last_stage,
+        progress=progress,
+        command="ranksieve run",
+    )
 
 
 def ran(source: Path | None, root: Path, *settings: str, **options: Any) -> set[str]:
     """Run the job; return the steps that were not kept."""
     events: list[Event] = []
-    go(source, root, *settings, observer=events.append, **options)
+    go(source, root, *settings, progress=events.append, **options)
     return {event.step for event in events if event.state == "done"}
 
 
 def contents(root: Path) -> dict[str, bytes]:
     """The bytes that must never differ: all but the lock, and what holds seconds of training."""
-    files = [p for p in root.rglob("*") if p.is_file() and p.name not in (".lock", "manifest.json")]
+    files = [p for p in root.rglob("*") if p.is_file() and p.name != ".lock" and not is_record(p, root)]
     found = {p.relative_to(root).as_posix(): p.read_bytes() for p in files}
     summary = pl.read_parquet(root / "summary.parquet").drop("train_seconds")
     return {**found, "summary.parquet": summary.write_csv().encode(), "report.html": b""}
 
 
+def is_record(path: Path, root: Path) -> bool:
+    """Whether a file holds seconds and memory, which differ from run to run."""
+    return path.name == "manifest.json" or path.relative_to(root).parts[0] == ".steps"
+
+
 def leftovers(root: Path) -> list[str]:
-    """Hidden files that are not the lock."""
-    return [p.name for p in root.rglob(".*") if p.name != ".lock"]
+    """Hidden files that are neither the lock nor records."""
+    return [p.name for p in root.rglob(".*") if p.name not in (".lock", ".steps")]
 
 
 @pytest.fixture(scope="session")
@@ -101,16 +122,6 @@ def copy(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train in this process: the same models without a second and a half for each."""
-
-    def here(_module: str, job: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return ranker_child.train(job)
-
-    monkeypatch.setattr(child, "run", here)
-
-
 # ---- Doing nothing twice ---------------------------------------------------------------------------------
 
 
@@ -122,10 +133,10 @@ def test_a_second_run_does_nothing(source: Path, copy: Path) -> None:
         return {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in files}
 
     before, events = states(), list[Event]()
-    assert go(source, copy, observer=events.append) == Outcome(copy, compared=True)
+    assert go(source, copy, progress=events.append) == Outcome(copy, compared=True)
     assert states() == before
     assert [event.step for event in events if event.state == "kept"] == STEPS
-    assert {event.state for event in events} == {"start", "kept"}
+    assert {event.state for event in events} == {"start", "kept", "ahead"}
 
 
 def test_stage_by_stage_is_the_same_as_at_once(
@@ -133,12 +144,17 @@ def test_stage_by_stage_is_the_same_as_at_once(
 ) -> None:
     """Each stage goes on from the last one, without the source, and the bytes are those of one run."""
     root = tmp_path / "run"
-    assert ran(source, root, until=Stage.INGEST) == {"ingest"}
-    assert ran(None, root, until=Stage.SCORE) == {"initial", "scores"}
+    assert ran(source, root, last_stage=Stage.INGEST) == {"ingest"}
+    assert ran(None, root, last_stage=Stage.SCORE) == {"initial", "scores"}
     selected = {"selection/all", "selection/random-20", "prepared/random-20"}
-    assert ran(None, root, until=Stage.SELECT) == selected
-    assert ran(None, root, until=Stage.TRAIN) == {"model/all", "model/random-20"}
-    assert ran(None, root, until=Stage.EVALUATE) == {"metrics/all", "metrics/random-20", "metrics", "summary"}
+    assert ran(None, root, last_stage=Stage.SELECT) == selected
+    assert ran(None, root, last_stage=Stage.TRAIN) == {"model/all", "model/random-20"}
+    assert ran(None, root, last_stage=Stage.EVALUATE) == {
+        "metrics/all",
+        "metrics/random-20",
+        "metrics",
+        "summary",
+    }
     assert ran(None, root) == {"report"}
     assert contents(root) == contents(finished)
 
@@ -200,11 +216,35 @@ def test_a_damaged_output_is_made_again_and_nothing_else(
     assert ran(source, copy) == set()
 
 
-def test_a_lost_manifest_costs_a_full_run(source: Path, finished: Path, copy: Path, quick: None) -> None:
-    """Without the record nothing is taken on trust."""
-    (copy / "manifest.json").unlink()
+def test_lost_records_cost_a_full_run(source: Path, finished: Path, copy: Path, quick: None) -> None:
+    """Without records nothing is taken on trust."""
+    shutil.rmtree(copy / ".steps")
     assert ran(source, copy) == set(STEPS)
     assert contents(copy) == contents(finished)
+
+
+@pytest.mark.parametrize("damage", [delete, truncate, lambda path: path.write_bytes(b"[]")])
+def test_a_damaged_record_costs_its_step(
+    source: Path, finished: Path, copy: Path, damage: Callable[[Path], None], quick: None
+) -> None:
+    """The step is done again, with the same bytes; nothing else is."""
+    damage(copy / ".steps" / "prepared" / "random-20.json")
+    assert ran(source, copy) == {"prepared/random-20"}
+    assert contents(copy) == contents(finished)
+
+
+def test_the_manifest_is_the_union_of_the_records(source: Path, copy: Path, quick: None) -> None:
+    """It is written when a run ends, well or badly; nothing reads it."""
+    (copy / "manifest.json").write_text("not JSON")
+    assert ran(source, copy) == set()
+    steps = json.loads((copy / "manifest.json").read_text())["steps"]
+    assert sorted(steps) == sorted(STEPS)
+    assert all(record["host"] and record["versions"] for record in steps.values())
+    (copy / "models" / "all.txt").unlink()
+    (copy / "manifest.json").unlink()
+    with pytest.raises(TrainingError):
+        go(source, copy, progress=fails_on("all"))
+    assert sorted(json.loads((copy / "manifest.json").read_text())["steps"]) == sorted(STEPS)
 
 
 # ---- Settings and data that change -----------------------------------------------------------------------
@@ -277,18 +317,18 @@ def test_all_alone_needs_no_scores(source: Path, finished: Path, tmp_path: Path,
     for name in ("selection/all.parquet", "models/all.txt", "metrics/all.parquet"):
         assert (root / name).read_bytes() == (finished / name).read_bytes()
     with pytest.raises(ConfigError, match="name an arm that chooses"):
-        go(source, root, arms=["all"], until=Stage.SCORE)
+        go(source, root, arms=["all"], last_stage=Stage.SCORE)
 
 
 # ---- Interruption ----------------------------------------------------------------------------------------
 
 
 class StopHereError(BaseException):
-    """What a watcher raises to interrupt a run, as Ctrl-C does."""
+    """What a listener raises to interrupt a run, as Ctrl-C does."""
 
 
-def stop_at(step: str, state: str) -> Observer:
-    """Return a watcher that interrupts the run at one event."""
+def stop_at(step: str, state: str) -> Progress:
+    """Return a listener that interrupts the run at one event."""
 
     def watch(event: Event) -> None:
         if (event.step, event.state) == (step, state):
@@ -304,7 +344,7 @@ def test_a_run_stopped_at_the_start_of_every_step(
     root = tmp_path / "run"
     for step in STEPS:
         with pytest.raises(StopHereError):
-            go(source, root, threads=2, observer=stop_at(step, "start"))
+            go(source, root, threads=2, progress=stop_at(step, "start"))
         assert leftovers(root) == []
     assert ran(source, root, threads=2) == {"report"}
     assert contents(root) == contents(finished)
@@ -323,46 +363,40 @@ def test_a_run_stopped_after_every_step_that_ran(
 
     for _ in STEPS:
         with contextlib.suppress(StopHereError):
-            go(source, root, observer=watch)
+            go(source, root, progress=watch)
         assert leftovers(root) == []
     assert sorted(done) == sorted(STEPS)
     assert contents(root) == contents(finished)
 
 
-def test_an_error_in_the_middle_of_a_step_leaves_nothing(
-    source: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+def test_an_interrupt_in_the_middle_of_a_step_leaves_nothing(
+    source: Path, finished: Path, tmp_path: Path, quick: None
 ) -> None:
     """Stopped while writing, a step has no output at all, and is done from its beginning."""
-    real = train.run
-
-    def half(*arguments: Any, **options: Any) -> Any:
-        arguments[1].write_text("half a model")
-        raise StopHereError
-
-    monkeypatch.setattr(train, "run", half)
+    root = tmp_path / "run"
     with pytest.raises(StopHereError):
-        go(source, tmp_path / "run")
-    assert leftovers(tmp_path / "run") == []
-    assert not (tmp_path / "run" / "models" / "all.txt").exists()
-    monkeypatch.setattr(train, "run", real)
-    go(source, tmp_path / "run")
-    assert contents(tmp_path / "run") == contents(finished)
+        go(source, root, progress=stop_at("ingest", "advance"))
+    assert leftovers(root) == []
+    assert not (root / "dataset").exists()
+    go(source, root)
+    assert contents(root) == contents(finished)
 
 
 VICTIM = """
-import contextlib, signal, sys
+import signal, sys, time
 from pathlib import Path
-from flows.body import Plain, body
-from pipeline import child
+from flows.stages import run_pipeline
 from pipeline.core.config import Config
-child.reused = contextlib.nullcontext  # to start a process takes a second, in which there is time to end it
-from pipeline.run.job import Job
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background process of some shells
 source, root, config, arms, threads = sys.argv[1:]
-watch = lambda event: print(event.state, event.step, flush=True)
-job = Job(Path(source), Path(root), config=Config.model_validate_json(config), threads=int(threads),
-          arms=arms.split(","), observer=watch)
-body(job, Plain(), command="the victim")
+
+def tell(event):
+    print(event.state, event.step, flush=True)
+    if event.state == "start" and event.step.startswith("model/"):
+        time.sleep(60)  # time enough to end it
+
+run_pipeline(Path(source), Path(root), config=Config.model_validate_json(config), threads=int(threads),
+             arms=arms.split(","), progress=tell, command="the victim")
 """
 
 
@@ -396,7 +430,7 @@ def test_a_killed_run_goes_on(
     victim: Callable[..., "subprocess.Popen[str]"],
     quick: None,
 ) -> None:
-    """SIGKILL amid two trainings: their processes end too, the lock is free, finished steps are kept."""
+    """SIGKILL as two trainings begin: worker processes end too, the lock is free, finished steps are kept."""
     process = victim(2)
     assert process.stdout is not None
     wanted = {"start model/all\n", "start model/random-20\n"}
@@ -447,7 +481,7 @@ def test_two_runs_at_once(source: Path, copy: Path) -> None:
             refused.append(caught.value)
 
     assert ran(source, copy) == set()
-    go(source, copy, observer=second)
+    go(source, copy, progress=second)
     assert f"in use by process {os.getpid()} (ranksieve run) since " in str(refused[0])
 
 
@@ -457,7 +491,7 @@ def test_two_runs_at_once(source: Path, copy: Path) -> None:
 def test_a_run_goes_on_when_its_source_is_gone(source: Path, copy: Path, tmp_path: Path, quick: None) -> None:
     """What was read once need not be read again: the same command works, and so does one without the source."""
     mine = Path(shutil.copytree(source, tmp_path / "mine"))
-    (copy / "manifest.json").unlink()
+    shutil.rmtree(copy / ".steps")
     go(mine, copy)
     shutil.rmtree(mine)
     assert ran(mine, copy) == set()
@@ -488,17 +522,16 @@ def test_ingest_settings_cannot_change_without_the_source(copy: Path) -> None:
 
 def test_a_seed_that_split_a_file_cannot_change_without_it(source: Path, tmp_path: Path) -> None:
     """For one file the seed says which queries are held out: a new seed needs the file."""
-    go(source / "train.txt", tmp_path / "run", until=Stage.INGEST)
+    go(source / "train.txt", tmp_path / "run", last_stage=Stage.INGEST)
     with pytest.raises(ConfigError, match="seed decided how"):
-        go(None, tmp_path / "run", "seed=2", until=Stage.INGEST)
-    assert ran(source / "train.txt", tmp_path / "run", "seed=2", until=Stage.INGEST) == {"ingest"}
+        go(None, tmp_path / "run", "seed=2", last_stage=Stage.INGEST)
+    assert ran(source / "train.txt", tmp_path / "run", "seed=2", last_stage=Stage.INGEST) == {"ingest"}
 
 
 def test_no_dataset_and_no_source(tmp_path: Path) -> None:
     """There is nothing to go on from."""
-    job = Job(None, tmp_path, config=Config())
     with pytest.raises(SourceError, match="no dataset here; start with"):
-        job.check()
+        go(None, tmp_path)
 
 
 # ---- Folds -----------------------------------------------------------------------------------------------
@@ -541,28 +574,23 @@ def test_partitions_run_as_five_folds(tmp_path: Path, quick: None) -> None:
 # ---- Trainings that fail ---------------------------------------------------------------------------------
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, *arms: str) -> None:
-    """Let the training of some arms fail."""
-    real = train.run
+def fails_on(*arms: str) -> Progress:
+    """Return a listener that lets the training of some arms fail as it starts."""
 
-    def fails(*arguments: Any, **options: Any) -> Any:
-        if options["arm"] in arms:
-            raise TrainingError(f"training arm {options['arm']!r}: LightGBM crashed (SIGSEGV)")
-        return real(*arguments, **options)
+    def watch(event: Event) -> None:
+        if event.state == "start" and event.step in {f"model/{arm}" for arm in arms}:
+            arm = event.step.partition("/")[2]
+            raise TrainingError(f"training arm {arm!r}: LightGBM crashed (SIGSEGV)")
 
-    monkeypatch.setattr(train, "run", fails)
+    return watch
 
 
 @pytest.mark.parametrize("failed", ["top-20", "random-20"])
-def test_an_arm_that_fails_is_left_out(
-    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, quick: None, failed: str
-) -> None:
+def test_an_arm_that_fails_is_left_out(source: Path, copy: Path, quick: None, failed: str) -> None:
     """The others are complete and compared, the control of the rest being the arm that failed or not."""
     arms = [*ARMS, "top-20"]
     (copy / "models" / "random-20.txt").unlink()
-    with monkeypatch.context() as patch:
-        failing(patch, failed)
-        outcome = go(source, copy, arms=arms)
+    outcome = go(source, copy, arms=arms, progress=fails_on(failed))
     assert outcome.failures == [f"training arm {failed!r}: LightGBM crashed (SIGSEGV)"]
     left = [arm for arm in arms if arm != failed]
     for name in ("summary", "metrics"):
@@ -573,14 +601,11 @@ def test_an_arm_that_fails_is_left_out(
     assert summary["arm"].unique(maintain_order=True).to_list() == arms
 
 
-def test_an_arm_that_fails_alone_leaves_nothing_to_compare(
-    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, quick: None
-) -> None:
+def test_an_arm_that_fails_alone_leaves_nothing_to_compare(source: Path, copy: Path, quick: None) -> None:
     """Its error is reported, and what an earlier run found stays."""
     before = contents(copy)
     (copy / "models" / "random-20.txt").unlink()
-    failing(monkeypatch, "random-20")
-    outcome = go(source, copy, arms=["random-20"])
+    outcome = go(source, copy, arms=["random-20"], progress=fails_on("random-20"))
     assert outcome.failures == ["training arm 'random-20': LightGBM crashed (SIGSEGV)"]
     assert not outcome.compared
     assert before.items() - contents(copy).items() == {
@@ -588,56 +613,45 @@ def test_an_arm_that_fails_alone_leaves_nothing_to_compare(
     }
 
 
-def test_a_baseline_asked_for_cannot_be_left_out(
-    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, quick: None
-) -> None:
+def test_a_baseline_asked_for_cannot_be_left_out(source: Path, copy: Path, quick: None) -> None:
     """Who names `all` wants the others compared with it: the run ends with its error."""
     (copy / "models" / "all.txt").unlink()
-    failing(monkeypatch, "all")
     with pytest.raises(TrainingError, match="training arm 'all'"):
-        go(source, copy)
+        go(source, copy, progress=fails_on("all"))
 
 
-def test_a_failed_initial_ranker_ends_the_run(
-    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_initial_ranker_ends_the_run(source: Path, copy: Path) -> None:
     """Nothing can be selected without scores; what was there stays."""
     (copy / "models" / "initial-1.txt").unlink()
 
-    def fails(*arguments: Any, **options: Any) -> Any:
-        raise TrainingError("training the initial rankers: LightGBM crashed (SIGSEGV)")
+    def watch(event: Event) -> None:
+        if (event.step, event.state) == ("initial", "start"):
+            raise TrainingError("training the initial rankers: LightGBM crashed (SIGSEGV)")
 
-    monkeypatch.setattr(child, "run", fails)
     with pytest.raises(TrainingError, match="initial rankers"):
-        go(source, copy)
+        go(source, copy, progress=watch)
     assert leftovers(copy) == []
 
 
 @pytest.mark.parametrize("setting", ["score.repeats=3", "score.scoring='in-sample'"])
-def test_progress_of_the_initial_rankers_adds_up(
-    source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, setting: str
-) -> None:
+def test_progress_of_the_initial_rankers_adds_up(source: Path, copy: Path, setting: str, quick: None) -> None:
     """When all trees of all rankers are told, the work done is the work announced."""
-    events: list[Event] = []
-
-    def trains(_module: str, job: dict[str, Any], *, trees_done: Callable[[int], None], **_: Any) -> Any:
-        trees_done(1)
-        trees_done(len(job["trainings"]) * job["trees"])
-        raise TrainingError("that will do")
-
-    monkeypatch.setattr(child, "run", trains)
-    with pytest.raises(TrainingError, match="that will do"):
-        go(source, copy, setting, observer=events.append)
-    [announced] = [event.done for event in events if (event.step, event.state) == ("initial", "start")]
-    told = [event.done for event in events if (event.step, event.state) == ("initial", "advance")]
-    assert sum(told) == pytest.approx(announced)
+    config = parse(override(SETTINGS, [setting]))
+    [fold], dataset = Dataset.of(RunPaths(copy)).folds, Dataset.of(RunPaths(copy))
+    told: list[float] = []
+    reporter = Reporter("initial", lambda event: told.append(event.amount))
+    rankers, trees = initial_rankers(config), initial_trees(config)
+    tell = reporter.trees_done(initial_rows(dataset, fold, config) / rankers)
+    for done in (1, rankers * trees):
+        tell(done)
+    assert sum(told) == pytest.approx(initial_cost(dataset, fold, config))
 
 
 # ---- The disk --------------------------------------------------------------------------------------------
 
 
-def full_at(step: str, filler: Path) -> Observer:
-    """Return a watcher that leaves not a byte free on the disk of ``filler`` when ``step`` starts."""
+def full_at(step: str, filler: Path) -> Progress:
+    """Return a listener that leaves not a byte free on the disk of ``filler`` when ``step`` starts."""
 
     def watch(event: Event) -> None:
         if (event.step, event.state) == (step, "start"):
@@ -654,7 +668,7 @@ def test_a_full_disk_at_every_step_loses_nothing(source: Path, finished: Path, q
             with pytest.raises(
                 StorageError, match="the disk is full; free some space and run again"
             ) as caught:
-                go(source, root, observer=full_at(step, disk / "filler"))
+                go(source, root, progress=full_at(step, disk / "filler"))
             assert "\n" not in str(caught.value)
             assert ".tmp-" not in str(caught.value)
             assert leftovers(root) == []
@@ -669,7 +683,7 @@ def test_a_full_disk_met_by_a_training_process(source: Path, finished: Path) -> 
         root = Path(shutil.copytree(finished, disk / "run"))
         (root / "models" / "all.txt").unlink()
         with pytest.raises(StorageError) as caught:
-            go(source, root, observer=full_at("model/all", disk / "filler"))
+            go(source, root, progress=full_at("model/all", disk / "filler"))
         assert str(caught.value) == (
             f"training arm 'all': {root}/models/all.txt: the disk is full; free some space and run again,"
             " finished steps are kept"
