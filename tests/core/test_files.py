@@ -1,13 +1,10 @@
 """Outputs appear whole or not at all, the lock tells who holds it, fingerprints are SHA-256."""
 
 import errno
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,13 +12,14 @@ import pytest
 
 from pipeline.core.errors import BusyError, StorageError
 from pipeline.core.files import (
-    Fingerprints,
     atomic_write,
-    lock_run,
     peak_memory_mb,
     remove_temporaries,
+    sha256,
     write_text,
 )
+from pipeline.core.lock import lock_run
+from pipeline.core.records import hashes_of
 from tests.filesystem import fill, small_disk
 
 COMMAND = "ranksieve run there"
@@ -302,9 +300,9 @@ def test_the_lock_is_free_after_a_failure(tmp_path: Path) -> None:
 def test_a_killed_holder_releases_the_lock_and_its_leftovers_are_swept(tmp_path: Path) -> None:
     """SIGKILL leaves no lock behind that somebody would have to delete."""
     code = (
-        "import sys, time; from pathlib import Path; from pipeline import store\n"
+        "import sys, time; from pathlib import Path; from pipeline.core import files, lock\n"
         "root = Path(sys.argv[1])\n"
-        "with store.hold(root, command='victim'), store.publish(root / 'out') as [made]:\n"
+        "with lock.lock_run(root, command='victim'), files.atomic_write(root / 'out') as [made]:\n"
         "    made.write_text('half'); print('held', flush=True); time.sleep(60)\n"
     )
     victim = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -322,50 +320,35 @@ def test_a_killed_holder_releases_the_lock_and_its_leftovers_are_swept(tmp_path:
         assert names(tmp_path) == []
 
 
-# ---- Fingerprints ----------------------------------------------------------------------------------------
+# ---- SHA-256 ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Path]:
-    """A directory with two files, one of them in a directory of its own."""
-    (tmp_path / "set" / "inner").mkdir(parents=True)
-    (tmp_path / "set" / "a").write_bytes(b"abc")
-    (tmp_path / "set" / "inner" / "b").write_bytes(b"")
-    return tmp_path / "set"
+def tree(tmp_path: Path) -> Path:
+    """A directory of two files."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").write_text("abc")
+    (tmp_path / "tree" / "b").write_text("")
+    return tmp_path / "tree"
 
 
-def test_fingerprints_are_sha256_of_every_file_below(tree: Path) -> None:
-    """The published test vectors of SHA-256: "abc" and the empty message."""
-    assert Fingerprints().of(tree) == {
-        str(tree / "a"): "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-        str(tree / "inner" / "b"): "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-    }
+def test_hashes_of_files_and_directories(tree: Path) -> None:
+    """All files below a directory, by their name in the run; the values are those of FIPS 180-2 and of nothing."""
+    of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    of_nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert sha256(tree / "a") == of_abc
+    assert hashes_of(tree.parent, [tree]) == {"tree/a": of_abc, "tree/b": of_nothing}
+    assert hashes_of(tree / "elsewhere", [tree / "a"]) == {str(tree / "a"): of_abc}
+    assert hashes_of(tree.parent, [tree / "a", tree / "gone"]) is None
 
 
-def test_a_missing_path_has_no_fingerprint(tree: Path) -> None:
-    """One missing file makes the whole list unknown."""
-    assert Fingerprints().of([tree / "a", tree / "gone"]) is None
-
-
-def test_a_file_is_hashed_again_only_when_it_changed(tree: Path) -> None:
-    """A change of size is noticed by the same object."""
-    known = Fingerprints()
-    before = known.file(tree / "a")
-    assert known.file(tree / "a") == before
-    (tree / "a").write_bytes(b"abcd")
-    assert known.file(tree / "a") == hashlib.sha256(b"abcd").hexdigest()
-
-
-def test_threads_share_fingerprints(tree: Path) -> None:
-    """Several threads asking at once get the same answer."""
-    known = Fingerprints()
-    found: list[dict[str, str] | None] = []
-    threads = [threading.Thread(target=lambda: found.append(known.of(tree))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [known.of(tree)] * 8
+def test_a_changed_file_is_read_again(tree: Path) -> None:
+    """Another time or another size is another state."""
+    os.utime(tree / "a", ns=(1, 1))
+    first = sha256(tree / "a")
+    (tree / "a").write_text("abd")
+    os.utime(tree / "a", ns=(2, 2))
+    assert sha256(tree / "a") != first
 
 
 def test_peak_memory_is_of_this_process() -> None:
