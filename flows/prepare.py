@@ -6,15 +6,18 @@ still there.
 """
 
 from collections.abc import Callable, Sequence
+from functools import update_wrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import State
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.runtime import task_run
+from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import stages
@@ -34,9 +37,35 @@ def _task_run_name() -> str:
     return " ".join([task_run.task_name, *about])
 
 
+class Mistakes:
+    """A stage whose mistakes end its task with the one line that says what to do, and not with a traceback.
+
+    Args:
+        stage: The stage.
+    """
+
+    def __init__(self, stage: Callable[..., Any]) -> None:
+        update_wrapper(self, stage)
+        self.stage = stage
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Run the stage."""
+        try:
+            return self.stage(*arguments, **named)
+        except RanksieveError as error:
+            return _failed(error)
+
+
+def _failed(error: RanksieveError) -> State[Any]:
+    """Return a failed state; for a raised error Prefect would log its traceback."""
+    line = " ".join(str(error).split())
+    get_run_logger().error("ranksieve: %s", line)
+    return Failed(message=line, data=error)
+
+
 def _task(stage: Callable[..., Any], name: str) -> "Task[..., Any]":
     settings = task(name=name, cache_policy=NO_CACHE, persist_result=False, task_run_name=_task_run_name)
-    made: Task[..., Any] = settings(stage)
+    made: Task[..., Any] = settings(Mistakes(stage))
     return made
 
 
@@ -49,10 +78,19 @@ compare = _task(stages.compare, "compare")
 report = _task(stages.report, "report")
 
 
+_TASKS: Final = {
+    stages.ingest: ingest,
+    stages.score: score,
+    stages.try_arm: try_arm,
+    stages.finish_search: finish_search,
+    stages.train_arm: train_arm,
+    stages.compare: compare,
+    stages.report: report,
+}
+
+
 class PrefectRunner:
     """Runs stages as Prefect's tasks, in the task runner of the flow."""
-
-    tasks = (ingest, score, try_arm, finish_search, train_arm, compare, report)
 
     def open(self, slots: int) -> None:
         """Leave concurrency to the flow's task runner."""
@@ -64,8 +102,7 @@ class PrefectRunner:
         wait_for: Sequence["PrefectFuture[Any]"],
     ) -> "PrefectFuture[Any]":
         """Submit the stage's task."""
-        made = next(each for each in self.tasks if each.fn is stage)
-        return made.submit(*arguments, wait_for=list(wait_for))
+        return _TASKS[stage].submit(*arguments, wait_for=list(wait_for))
 
     def error(self, future: "PrefectFuture[Any]") -> BaseException | None:
         """Return the error of a task that has ended."""
@@ -79,14 +116,7 @@ class PrefectRunner:
         """Leave the task runner to the flow."""
 
 
-@flow(
-    name="ranksieve",
-    description="Prepare a learning-to-rank training set: score, select negatives, retrain, compare NDCG.",
-    task_runner=ThreadPoolTaskRunner(max_workers=stages.SLOTS),  # type: ignore[arg-type]
-    persist_result=False,
-    validate_parameters=True,
-)
-def prepare(
+def run_flow(
     source: str = "",
     out: str | None = None,
     config: Config = Config(),  # noqa: B008 - frozen; Prefect shows its fields
@@ -94,7 +124,7 @@ def prepare(
     threads: int | None = None,
     last_stage: Stage = Stage.REPORT,
     search: bool = False,
-) -> Outcome:
+) -> Outcome | State[Outcome]:
     """Prepare the training set of a source in every way of the panel, retrain and compare.
 
     Args:
@@ -121,11 +151,20 @@ def prepare(
             runner=PrefectRunner(),
         )
     except RanksieveError as error:
-        get_run_logger().error("ranksieve: %s", " ".join(str(error).split()))
-        raise
+        return _failed(error)
     for failure in outcome.failures:
         get_run_logger().error("ranksieve: %s; this arm is left out", failure)
     if outcome.compared and last_stage is Stage.REPORT:
         about = f"NDCG of every arm, {root}"
         create_markdown_artifact(key="ranksieve-summary", markdown=markdown.summary(root), description=about)
     return outcome
+
+
+prepare = flow(
+    name="ranksieve",
+    description="Prepare a learning-to-rank training set: score, select negatives, retrain, compare NDCG.",
+    task_runner=ThreadPoolTaskRunner(max_workers=stages.SLOTS),  # type: ignore[arg-type]
+    persist_result=False,
+    validate_parameters=True,
+)(run_flow)
+"""The flow. Neither it nor the function it is made of hides the other, so that both can be pickled."""

@@ -83,10 +83,12 @@ def run(
 def _through_prefect(source: Path | None, root: Path, given: dict[str, Any], *, search_arms: bool) -> Outcome:
     from flows import server
 
-    with _compiling() as compiled, server.ready(ERR):
+    answers = server.ready(ERR)
+    with _compiling() as compiled:
         from flows.prepare import prepare
 
         compiled()
+        answers()
         outcome: Outcome = prepare(source=str(source or ""), out=str(root), **given, search=search_arms)
         return outcome
 
