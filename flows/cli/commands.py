@@ -261,7 +261,8 @@ def _run(
     source: Path | None, root: Path, *, config_file: Path | None, settings: Sequence[str], arms: str,
     search: bool, threads: int | None, plain: bool, as_json: bool, until: Stage = Stage.REPORT,
 ) -> None:  # fmt: skip
-    from flows.cli.screen import Watch, show_search, show_summary
+    from flows.cli.screen import Watch
+    from flows.cli.summary_screen import show_search, show_summary
 
     values = read_toml(config_file) if config_file else {}
     config = parse(override(values, settings), where=str(config_file or "configuration"))

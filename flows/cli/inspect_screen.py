@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.inspect.tables import Facts
-from pipeline.report.wording import MISSING, compared, number
+from pipeline.report.formatting import MISSING, compared, number
 
 _NAMES: Final = 12  # names listed before the rest is counted
 _COLUMNS: Final = 40  # columns of an unknown file listed before the rest is counted

@@ -17,7 +17,7 @@ from pipeline.dataset.folds import of_splits
 from pipeline.evaluation.verdict import BASELINE, verdict
 from pipeline.inspect.tables import Facts, plain, table_facts
 from pipeline.negatives import arms as arm_names
-from pipeline.report.wording import deciding
+from pipeline.report.formatting import deciding
 
 CHECK_BYTES: Final = 1 << 30
 """Bytes of outputs that are compared with their fingerprints when nobody asks for all."""

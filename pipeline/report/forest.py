@@ -5,10 +5,10 @@ from statistics import median
 from typing import Final
 
 from pipeline.evaluation.paired import ALPHA
-from pipeline.report import scale
-from pipeline.report.scale import Scale
+from pipeline.report import axes
+from pipeline.report.axes import Scale
+from pipeline.report.formatting import Row, interval, number, p_value, significant
 from pipeline.report.svg import Look, escape, figure, line, looks, mark, mark_class, shorten, tag, text
-from pipeline.report.wording import Row, interval, number, p_value, significant
 
 _WIDTH: Final = 900.0
 _ROW: Final = 23.0
@@ -37,7 +37,7 @@ def chart(rows: Sequence[Row], *, cutoff: int) -> str:
     style = looks(row["arm"] for row in rows)
     left = 24 + _LETTER * max(len(shorten(row["arm"], _LONGEST)) for row in rows)
     low, high = _domain(rows)
-    x = scale.linear([low, 0.0, high], left + 24, _WIDTH - 290)
+    x = axes.linear([low, 0.0, high], left + 24, _WIDTH - 290)
     bottom = _TOP + _ROW * len(rows)
     middle = [_TOP + _ROW * (place + 0.5) for place in range(len(rows))]
     parts = [_chosen(y) for row, y in zip(rows, middle, strict=True) if row["recommended"]]

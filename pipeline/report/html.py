@@ -10,8 +10,8 @@ import polars as pl
 from pipeline.evaluation.paired import ALPHA
 from pipeline.evaluation.verdict import BASELINE, verdict
 from pipeline.report import forest, listing, shares, wins
+from pipeline.report.formatting import Row, compared, deciding, figures
 from pipeline.report.svg import escape, tag
-from pipeline.report.wording import Row, compared, deciding, figures
 
 
 def run(

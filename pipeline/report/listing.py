@@ -8,8 +8,8 @@ import polars as pl
 from pipeline.dataset.folds import of_splits
 from pipeline.evaluation.paired import ALPHA
 from pipeline.evaluation.verdict import BASELINE
+from pipeline.report.formatting import MISSING, Row, compared, figures, interval, number, p_value, significant
 from pipeline.report.svg import escape, tag
-from pipeline.report.wording import MISSING, Row, compared, figures, interval, number, p_value, significant
 
 
 def shape(dataset: Mapping[str, Any]) -> dict[str, str]:

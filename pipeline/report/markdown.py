@@ -6,7 +6,7 @@ import polars as pl
 
 from pipeline.core.paths import RunPaths
 from pipeline.evaluation.verdict import verdict
-from pipeline.report.wording import compared, deciding, figures, number, p_value
+from pipeline.report.formatting import compared, deciding, figures, number, p_value
 
 __all__ = ["compared", "figures", "number", "summary", "table"]
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipeline.evaluation.verdict import BASELINE
-from pipeline.report import scale
-from pipeline.report.scale import Scale, spread
+from pipeline.report import axes
+from pipeline.report.axes import Scale, spread
+from pipeline.report.formatting import Row, interval, number
 from pipeline.report.svg import Look, escape, figure, line, looks, mark, shorten, tag, text
-from pipeline.report.wording import Row, interval, number
 
 _WIDTH: Final = 900.0
 _LEFT, _TOP, _BOTTOM = 62.0, 34.0, 52.0
@@ -39,10 +39,10 @@ def chart(rows: Sequence[Row], *, cutoff: int) -> str:
     longest = max(len(shorten(name, _LONGEST)) for name in [*series, "all 0.0000"])
     right = _WIDTH - longest * _LETTER - 50
     bottom = _TOP + max(330.0, (len(series) + 1) * _LABEL)
-    y = scale.linear(
+    y = axes.linear(
         [row[key] for row in rows for key in ("low", "ndcg", "high") if row[key] is not None], bottom, _TOP
     )
-    x = scale.shares([row["rows_fraction"] for row in marked], _LEFT, right)
+    x = axes.shares([row["rows_fraction"] for row in marked], _LEFT, right)
     gap = min(_SIDE, 0.35 * (right - _LEFT) / len(marked))
     places = spread([x(row["rows_fraction"]) for row in marked], gap, _LEFT + 8, right - 8)
     place = {row["arm"]: at for row, at in zip(marked, places, strict=True)}

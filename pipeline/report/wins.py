@@ -7,9 +7,9 @@ import numpy.typing as npt
 import polars as pl
 
 from pipeline.evaluation.verdict import BASELINE
-from pipeline.report.scale import Scale, step_of
+from pipeline.report.axes import Scale, step_of
+from pipeline.report.formatting import number
 from pipeline.report.svg import escape, figure, line, tag, text
-from pipeline.report.wording import number
 
 Floats = npt.NDArray[np.float64]
 
