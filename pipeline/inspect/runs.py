@@ -17,7 +17,7 @@ from pipeline.dataset.folds import of_splits
 from pipeline.evaluation.verdict import BASELINE, verdict
 from pipeline.inspect.tables import Facts, plain, table_facts
 from pipeline.negatives import arms as arm_names
-from pipeline.report.formatting import deciding
+from pipeline.report.view import deciding_cutoff
 
 CHECK_BYTES: Final = 1 << 30
 """Bytes of outputs that are compared with their fingerprints when nobody asks for all."""
@@ -86,7 +86,7 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
         "peak_memory_mb": max((record["peak_memory_mb"] for record in records.values()), default=None),
         "notices": _notices(dataset, records),
         "summary": plain(summary.to_dicts()) if summary is not None else None,
-        "verdict": verdict(summary, cutoff=deciding(summary)) if summary is not None else [],
+        "verdict": verdict(summary, cutoff=deciding_cutoff(summary)) if summary is not None else [],
     }
 
 

@@ -1,9 +1,14 @@
-"""From values to places on a drawing: scales, their ticks, and places that keep their distance."""
+"""From values to places on a drawing: scales, their ticks, a plot's frame, and places that keep their distance."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from pipeline.report.svg import line, text
 
 _LOG_FROM: Final = 4.0  # a ratio of largest to smallest from which doubling is worth a step of its own
 _SAME: Final = 1e-9  # values nearer than this are one value: their distance is rounding
@@ -28,7 +33,7 @@ class Scale:
         return math.log(value) if self.log else value
 
     def holds(self, value: float) -> bool:
-        """Tell whether a value lies on the scale."""
+        """Return whether a value lies on the scale."""
         return self.low <= value <= self.high
 
     def clip(self, value: float) -> float:
@@ -94,22 +99,53 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     Returns:
         The new places, in the order given; equal places keep that order.
     """
+    from sklearn.isotonic import isotonic_regression  # half a second to import
+
     if not places:
         return []
     gap = min(gap, (high - low) / max(len(places) - 1, 1))
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    # With p_i - i * gap in place of p_i, "at least gap apart" becomes "not falling": isotonic regression,
-    # solved by pooling neighbours that are in the wrong order.
-    pools: list[tuple[float, int]] = []
-    for rank, i in enumerate(order):
-        mean, size = places[i] - rank * gap, 1
-        while pools and pools[-1][0] > mean:
-            before, count = pools.pop()
-            mean, size = (mean * size + before * count) / (size + count), size + count
-        pools.append((mean, size))
-    level = [mean for mean, size in pools for _ in range(size)]
-    top = high - (len(places) - 1) * gap
-    moved = [0.0] * len(places)
-    for rank, i in enumerate(order):
-        moved[i] = min(max(level[rank], low), top) + rank * gap
-    return moved
+    order = np.argsort(places, kind="stable")
+    # With p_i - i * gap in place of p_i, "at least gap apart" becomes "not falling".
+    steps = gap * np.arange(len(places))
+    level = isotonic_regression(np.asarray(places)[order] - steps, y_min=low, y_max=high - steps[-1])
+    moved = np.empty(len(places))
+    moved[order] = level + steps
+    return moved.tolist()
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The frame of a plot: its scales on a drawing; ``y`` runs from the bottom, its start, to the top."""
+
+    svg: Element
+    x: Scale
+    y: Scale
+
+    def left(self, title: str, label: Callable[[float], str], *, count: int = 6) -> None:
+        """Draw the vertical scale: its title, a grid line and a value per tick that has a label."""
+        text(self.svg, title, 8, self.y.end - 16, "axis")
+        for value in self.y.ticks(count):
+            if label(value):
+                height = self.y(value)
+                line(self.svg, self.x.start, height, self.x.end, height, "grid")
+                text(self.svg, label(value), self.x.start - 8, height, "tick", anchor="end")
+
+    def bottom(
+        self, label: Callable[[float], str], *, title: str = "", count: int = 6, grid: bool = False
+    ) -> None:
+        """Draw the horizontal scale: a value per tick with a short mark or a grid line, and its title."""
+        bottom = self.y.start
+        for value in self.x.ticks(count):
+            place = self.x(value)
+            ends, class_ = ((self.y.end - 4, bottom), "grid") if grid else ((bottom, bottom + 5), "axis-line")
+            line(self.svg, place, ends[0], place, ends[1], class_)
+            text(self.svg, label(value), place, bottom + 14, "tick", anchor="middle")
+        if not grid:
+            line(self.svg, self.x.start, bottom, self.x.end, bottom, "axis-line")
+        if title:
+            middle = (self.x.start + self.x.end) / 2
+            text(self.svg, title, middle, bottom + 36, "axis", anchor="middle")
+
+    def zero(self) -> None:
+        """Draw the vertical line of no difference."""
+        line(self.svg, self.x(0.0), self.y.end - 4, self.x(0.0), self.y.start, "zero")

@@ -1,15 +1,16 @@
 """How the recommended arm's gain or loss is spread over the queries: won, tied and lost, and by how much."""
 
 from typing import Final
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from pipeline.evaluation.verdict import BASELINE
-from pipeline.report.axes import Scale, step_of
-from pipeline.report.formatting import number
-from pipeline.report.svg import escape, figure, line, tag, text
+from pipeline.report.axes import Axes, Scale, step_of
+from pipeline.report.formatting import difference, number
+from pipeline.report.svg import add, figure, markup, text
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,8 +58,8 @@ def bins(change: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
     below = int(np.ceil(-min(float(changed.min()), 0.0) / step - 1e-9))
     above = int(np.ceil(max(float(changed.max()), 0.0) / step - 1e-9))
     place = np.sign(changed) * np.ceil(np.abs(changed) / step - 1e-9)  # ..., -2, -1, 1, 2, ...
-    number = np.where(place < 0, place + below, place + below - 1).astype(np.int64)
-    tally = np.bincount(np.clip(number, 0, below + above - 1), minlength=below + above)
+    bin_of = np.where(place < 0, place + below, place + below - 1).astype(np.int64)
+    tally = np.bincount(np.clip(bin_of, 0, below + above - 1), minlength=below + above)
     return np.arange(-below, above + 1, dtype=np.float64) * step, tally.astype(np.int64)
 
 
@@ -77,70 +78,45 @@ def chart(change: Floats, *, arm: str, cutoff: int) -> str:
         return ""
     edges, tally = bins(change)
     lost, tied, won = counts(change)
-    body = _split(lost, tied, won) + (_histogram(edges, tally, cutoff) if len(tally) else [])
-    return figure(
-        "wins", _WIDTH, 330 if len(tally) else 66, body,
+    svg = figure(
+        "wins",
+        _WIDTH,
+        330 if len(tally) else 66,
         title=f"Per-query difference of NDCG@{cutoff}, {arm} minus {BASELINE}",
         about=f"Of {len(change):,} queries {won:,} are better, {tied:,} are the same and {lost:,} are worse.",
-    )  # fmt: skip
+    )
+    _outcomes(svg, lost, tied, won)
+    if len(tally):
+        _histogram(svg, edges, tally, cutoff)
+    return markup(svg)
 
 
-def _split(lost: int, tied: int, won: int) -> list[str]:
+def _outcomes(svg: Element, lost: int, tied: int, won: int) -> None:
     """Draw one bar, divided into the three outcomes, with the counts above it."""
-    total, width = lost + tied + won, _RIGHT - _LEFT
-    start, parts = _LEFT, []
-    for count, class_ in ((lost, "lost"), (tied, "tied"), (won, "won")):
-        parts.append(tag("rect", x=start, y=26.0, width=width * count / total, height=20.0, class_=class_))
-        start += width * count / total
-    labels = (
+    total, start = lost + tied + won, _LEFT
+    outcomes = (
         (lost, "lost", _LEFT, "start"),
         (tied, "tied", (_LEFT + _RIGHT) / 2, "middle"),
         (won, "won", _RIGHT, "end"),
     )
-    parts += [
-        text(
-            f"{count:,} {word} ({count / total:.0%})",
-            x,
-            12,
-            anchor=anchor,
-            class_=f"label strong {word}-text",
-        )
-        for count, word, x, anchor in labels
-    ]
-    return parts
+    for count, word, x, anchor in outcomes:
+        width = (_RIGHT - _LEFT) * count / total
+        add(svg, "rect", x=start, y=26, width=width, height=20, class_=word)
+        label = f"{count:,} {word} ({count / total:.0%})"
+        text(svg, label, x, 12, f"label strong {word}-text", anchor=anchor)
+        start += width
 
 
-def _histogram(edges: Floats, tally: npt.NDArray[np.int64], cutoff: int) -> list[str]:
+def _histogram(svg: Element, edges: Floats, tally: npt.NDArray[np.int64], cutoff: int) -> None:
     step = float(edges[1] - edges[0])
     x = Scale(float(edges[0]) - 0.3 * step, float(edges[-1]) + 0.3 * step, _LEFT, _RIGHT)
-    y = Scale(0.0, float(tally.max()) * 1.08, 280.0, 76.0)
-    parts = [text("queries that changed", 8, 64, class_="axis")]
-    for value in y.ticks(4):
-        if value == int(value):
-            parts.append(line(x.start, y(value), x.end, y(value), "grid"))
-            parts.append(text(f"{int(value):,}", x.start - 8, y(value), anchor="end", class_="tick"))
+    axes = Axes(svg, x, Scale(0.0, float(tally.max()) * 1.08, 280.0, 76.0))
+    axes.left("queries that changed", lambda value: f"{value:,.0f}" if value == int(value) else "", count=4)
     for left, count in zip(edges[:-1].tolist(), tally.tolist(), strict=True):
-        right, class_ = left + step, "won" if left > -step / 2 else "lost"
-        place, width = x(left) + 1, x(right) - x(left) - 2
-        about = f"{number(left, '+.4g')} to {number(right, '+.4g')}: {count:,} queries"
-        bar = tag(
-            "rect",
-            tag("title", escape(about)),
-            x=place,
-            y=y(count),
-            width=width,
-            height=280.0 - y(count),
-            class_=class_,
-        )
-        parts.append(bar)
-    parts += [
-        text("0" if value == 0 else number(value, "+.4g"), x(value), 294, anchor="middle", class_="tick")
-        for value in x.ticks(9)
-    ]
-    parts.append(line(x.start, 280, x.end, 280, "axis-line"))
-    parts.append(line(x(0.0), 70, x(0.0), 285, "zero"))
-    middle = (x.start + x.end) / 2
-    parts.append(
-        text(f"difference of the query's NDCG@{cutoff}", middle, 316, anchor="middle", class_="axis")
-    )
-    return parts
+        right, top = left + step, axes.y(count)
+        class_ = "won" if left > -step / 2 else "lost"
+        width = x(right) - x(left) - 2
+        bar = add(svg, "rect", x=x(left) + 1, y=top, width=width, height=axes.y.start - top, class_=class_)
+        add(bar, "title", f"{number(left, '+.4g')} to {number(right, '+.4g')}: {count:,} queries")
+    axes.bottom(difference, title=f"difference of the query's NDCG@{cutoff}", count=9)
+    axes.zero()

@@ -16,7 +16,8 @@ from pipeline.core import tables
 from pipeline.core.config import Config
 from pipeline.evaluation import compare
 from pipeline.evaluation.verdict import verdict
-from pipeline.report import html, listing, markdown, svg
+from pipeline.report import html, markdown, svg
+from pipeline.report.view import summary_view
 
 VOID = {"meta", "br", "line", "circle", "polygon", "polyline", "rect", "text", "path"}
 CONFIG = Config().model_dump(mode="json")
@@ -211,10 +212,10 @@ def test_head_gives_the_source_s_shape(page: str) -> None:
 def test_shape_counts_the_rows_of_folds_once() -> None:
     """Five partitions of 100 rows are 500 rows; five folds that each hold 300 rows are 300 rows."""
     partitions = {"features": 3, "splits": {f"S{i}": _split(100, 10) for i in range(1, 6)}}
-    assert listing.shape(partitions)["rows"] == "500"
-    assert listing.shape(partitions)["folds"] == "5"
+    assert html.shape(partitions)["rows"] == "500"
+    assert html.shape(partitions)["folds"] == "5"
     splits = {f"Fold{i}/{name}": _split(100, 10) for i in range(1, 6) for name in ("train", "vali", "test")}
-    assert listing.shape({"features": 3, "splits": splits})["rows"] == "300"
+    assert html.shape({"features": 3, "splits": splits})["rows"] == "300"
 
 
 def test_every_arm_s_figures_stand_in_the_tables(page: str, summary: pl.DataFrame) -> None:
@@ -402,18 +403,21 @@ def test_markdown_table_by_hand() -> None:
         recommended=pl.Series([True, False]),
         train_seconds=pl.Series([12.34, None]),
     )
-    assert markdown.table(frame, cutoff=10).splitlines() == [
-        "| arm | rows | share | training s | NDCG@10 | difference to `all` | p (Holm) |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+    assert markdown.table(summary_view(frame)).splitlines() == [
+        "| arm | rows | share | training s | NDCG @10 | to all | Holm\u00a0p |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| **all** | 36,000 | 100.0% | 12.3 | 0.5000 | \u2013 | \u2013 |",
         "| top-10 | 3,600 | 10.0% | \u2013 | 0.2500 | \u22120.2500 | <0.001 |",
     ]
     alone = frame.filter(arm="top-10").with_columns(
-        delta=pl.lit(None, pl.Float64), delta_random=pl.lit(0.1), recommended=pl.lit(None, pl.Boolean)
+        delta=pl.lit(None, pl.Float64),
+        delta_random=pl.lit(0.1),
+        p_random=pl.lit(0.5),
+        recommended=pl.lit(None, pl.Boolean),
     )
-    assert markdown.table(alone, cutoff=10).splitlines() == [
-        "| arm | rows | share | training s | NDCG@10 | to `random` |",
-        "|---|---:|---:|---:|---:|---:|",
+    assert markdown.table(summary_view(alone)).splitlines() == [
+        "| arm | rows | share | training s | NDCG @10 | to random |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| top-10 | 3,600 | 10.0% | \u2013 | 0.2500 | +0.1000 |",
     ]
 

@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report import axes, forest, svg, wins
+from pipeline.report import axes, forest, marks, wins
 
 
 def test_series_differ_in_colour_and_shape() -> None:
     """Arms of one strategy look alike; 20 strategies have 20 looks; the guard belongs to the strategy."""
-    look = svg.looks(["all", "mixed-20-guard75", "mixed-0.5-guard75", "mixed-20", "random-5", "random-10"])
+    look = marks.looks(["all", "mixed-20-guard75", "mixed-0.5-guard75", "mixed-20", "random-5", "random-10"])
     assert look["mixed-20-guard75"] == look["mixed-0.5-guard75"]
     assert look["mixed-20-guard75"].series == "mixed-guard75"
     assert look["random-5"] == look["random-10"] != look["all"]
-    counted = svg.looks(["top-20-skip5", "top-n19-skip5", "top-p2.5-skip5", "random-n19"])
+    counted = marks.looks(["top-20-skip5", "top-n19-skip5", "top-p2.5-skip5", "random-n19"])
     assert counted["top-20-skip5"] == counted["top-n19-skip5"] == counted["top-p2.5-skip5"]
     assert counted["top-n19-skip5"].series == "top-skip5"
     assert counted["random-n19"].series == "random"
     assert look["mixed-20"].colour != look["mixed-20-guard75"].colour
     assert look["mixed-20"].shape != look["mixed-20-guard75"].shape
-    many = svg.looks([f"kind{chr(97 + i)}-10" for i in range(20)])
+    many = marks.looks([f"kind{chr(97 + i)}-10" for i in range(20)])
     assert len({(one.colour, one.shape) for one in many.values()}) == 20
 
 
