@@ -28,13 +28,6 @@ def show(console: Console, facts: Facts) -> None:
 # ---- Pieces -----------------------------------------------------------------------------------------------
 
 
-def _columns(
-    rows: Sequence[Facts], cells: Mapping[str, Callable[[Facts], str]], left: Sequence[str] = ()
-) -> list[Column]:
-    """Return a column per head, its cells made from each row; those named in ``left`` hold text."""
-    return [Column(head, tuple(cell(row) for row in rows), left=head in left) for head, cell in cells.items()]
-
-
 def _named_lines(console: Console, title: str, lines: Mapping[str, str]) -> None:
     """Print a title and lines of ``name  value``, long values under themselves, paths never broken."""
     print_line(console, title, style="bold", whole=True)
@@ -64,6 +57,30 @@ def _size(count: int) -> str:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+_KNOWN: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
+    "negatives_fraction": ("negatives", _share),
+    "queries_without_positive": ("no positive", _count),
+    "bytes": ("size", _size),
+    "peak_memory_mb": ("peak MB", _count),
+    "row_groups": ("row groups", _count),
+    "seconds": ("seconds", "{:,.1f}".format),
+    "weight": ("weights", "{:,.1f}".format),
+    "mean": ("mean", lambda value: number(value, ".3f")),
+    "ndcg_vali": ("NDCG on vali", number),
+}
+"""How to head and format facts; one that is not here is headed by its key, and is text or a count."""
+
+
+def _columns(rows: Sequence[Facts], *keys: str) -> list[Column]:
+    """Return a column per key of the rows; text at the left, figures at the right."""
+    columns = []
+    for key in keys:
+        head, form = _KNOWN.get(key, (key, _count))
+        text = all(isinstance(row[key], str) for row in rows)
+        columns.append(Column(head, tuple(row[key] if text else form(row[key]) for row in rows), left=text))
+    return columns
 
 
 # ---- A run ------------------------------------------------------------------------------------------------
@@ -99,15 +116,10 @@ def _stages(console: Console, facts: Facts) -> None:
         stage["stage"]: ", ".join(f"{stage[state]:,} {state}" for state in states if stage[state])
         for stage in facts["stages"]
     }
-    cells = {
-        "step": lambda stage: stage["stage"],
-        "steps": lambda stage: _count(stage["steps"]),
-        "done": lambda stage: _count(stage["done"]),
-        "seconds": lambda stage: f"{stage['seconds']:,.1f}",
-        "peak MB": lambda stage: _count(stage["peak_memory_mb"]),
-        "state": lambda stage: bad[stage["stage"]] or "done",
-    }
-    columns = _columns(facts["stages"], cells, left=("step", "state"))
+    stages = [
+        stage | {"step": stage["stage"], "state": bad[stage["stage"]] or "done"} for stage in facts["stages"]
+    ]
+    columns = _columns(stages, "step", "steps", "done", "seconds", "peak_memory_mb", "state")
     print_table(console, columns, title="steps", styles=["red" if found else "" for found in bad.values()])
     for state in states:
         if names := [step["name"] for step in facts["steps"] if step["state"] == state]:
@@ -139,16 +151,9 @@ def _dataset(console: Console, facts: Facts) -> None:
 
 
 def _splits(console: Console, facts: Facts) -> None:
-    cells = {
-        "split": lambda split: split["name"],
-        "rows": lambda split: _count(split["rows"]),
-        "queries": lambda split: _count(split["queries"]),
-        "negatives": lambda split: _share(split["negatives_fraction"]),
-        "longest": lambda split: _count(split["longest"]),
-        "no positive": lambda split: _count(split["queries_without_positive"]),
-        "size": lambda split: _size(split["bytes"]),
-    }
-    columns = _columns(facts["splits"], cells, left=("split",))
+    splits = [split | {"split": split["name"]} for split in facts["splits"]]
+    figures = ("rows", "queries", "negatives_fraction", "longest", "queries_without_positive", "bytes")
+    columns = _columns(splits, "split", *figures)
     print_table(console, columns, title=f"{_shape(facts)}, {_size(facts['bytes'])}")
     labels = {split["name"]: _labels(split["labels"]) for split in facts["splits"]}
     _named_lines(console, "rows by label", labels)
@@ -172,14 +177,8 @@ def _labels(labels: Sequence[Facts] | None) -> str:
 
 
 def _files(console: Console, facts: Facts) -> None:
-    cells = {
-        "file": lambda file: file["name"],
-        "table": lambda file: file["table"] or "unknown",
-        "rows": lambda file: _count(file["rows"]),
-        "row groups": lambda file: _count(file["row_groups"]),
-        "size": lambda file: _size(file["bytes"]),
-    }
-    columns = _columns(facts["files"], cells, left=("file", "table"))
+    files = [file | {"file": file["name"], "table": file["table"] or "unknown"} for file in facts["files"]]
+    columns = _columns(files, "file", "table", "rows", "row_groups", "bytes")
     print_table(console, columns, title=f"directory {facts['path']}")
     print_line(console, "inspect one of them to see what it holds")
 
@@ -222,12 +221,7 @@ def _judgments(console: Console, contents: Facts) -> None:
 
 def _scores(console: Console, contents: Facts) -> None:
     rows, heads = contents["labels"], {"0": "least", "0.5": "median", "1": "most"}
-    cells = {
-        "label": lambda row: str(row["label"]),
-        "rows": lambda row: _count(row["rows"]),
-        "mean": lambda row: number(row["mean"], ".3f"),
-    }
-    columns = _columns(rows, cells)
+    columns = _columns(rows, "label", "rows", "mean")
     for quantile in rows[0]["quantiles"] if rows else ():
         values = tuple(number(row["quantiles"][quantile], ".3f") for row in rows)
         columns.append(Column(heads.get(quantile, f"{float(quantile):.0%}"), values))
@@ -239,13 +233,8 @@ def _scores(console: Console, contents: Facts) -> None:
 
 
 def _selection(console: Console, contents: Facts) -> None:
-    cells = {
-        "reason": lambda row: row["reason"],
-        "kept": lambda row: "kept" if row["kept"] else "left out",
-        "rows": lambda row: _count(row["rows"]),
-        "weights": lambda row: f"{row['weight']:,.1f}",
-    }
-    columns = _columns(contents["reasons"], cells, left=("reason", "kept"))
+    reasons = [row | {"kept": "kept" if row["kept"] else "left out"} for row in contents["reasons"]]
+    columns = _columns(reasons, "reason", "kept", "rows", "weight")
     print_table(console, columns, title="why rows are kept or not")
     share = contents["negatives_kept"] / contents["negatives"] if contents["negatives"] else None
     kept = f"{_count(contents['kept'])} rows of {_count(contents['queries'])} queries kept"
@@ -275,15 +264,7 @@ def _metrics(console: Console, contents: Facts) -> None:
 
 
 def _search(console: Console, contents: Facts) -> None:
-    cells = {
-        "rung": lambda row: _count(row["rung"]),
-        "trees": lambda row: _count(row["trees"]),
-        "arms": lambda row: _count(row["arms"]),
-        "kept": lambda row: _count(row["kept"]),
-        "best": lambda row: row["best"],
-        "NDCG on vali": lambda row: number(row["ndcg_vali"]),
-    }
-    columns = _columns(contents["rungs"], cells, left=("best",))
+    columns = _columns(contents["rungs"], "rung", "trees", "arms", "kept", "best", "ndcg_vali")
     print_table(console, columns, title="rungs", keep=["best", "NDCG on vali"])
 
 

@@ -57,7 +57,7 @@ def print_summary(console: Console, view: SummaryView) -> None:
         keep=keep,
     )
     for note in view.notes:
-        print_line(console, note, style="dim")
+        print_line(console, f"  {note}", style="dim")
     return None
 
 
@@ -93,7 +93,7 @@ def show_search(console: Console, root: Path) -> None:
     )
     rest = best.height - _MOST_TRIED
     others = f"; {rest:,} more in {run.search}" if rest > 0 else ""
-    print_line(console, f"* trained with all trees{others}", style="dim", whole=True)
+    print_line(console, f"  * trained with all trees{others}", style="dim", whole=True)
 
 
 def _starred(columns: Sequence[Column], stars: Sequence[bool]) -> list[Column]:

@@ -22,15 +22,10 @@ def print_table(
     styles: Sequence[str] = (),
     keep: Sequence[str] = (),
 ) -> None:
-    """Print columns side by side.
+    """Print columns side by side under a title, each row in its style.
 
-    Args:
-        console: Where to.
-        columns: In order; the first one is always shown, folded when it alone is wider than the screen.
-        title: A line above the table.
-        styles: A style per row; none: plain.
-        keep: The names of the columns to keep when there is not room for all, most important first; the
-            others come after them, in order.
+    Without room for all, the columns named in ``keep`` stay longest, in that order, and then the others; the
+    first column always stays, folded when it alone is wider than the screen.
     """
     shown = _fitting(columns, keep, console.width)
     table = Table(header_style="bold", box=None, pad_edge=False)

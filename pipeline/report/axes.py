@@ -32,23 +32,15 @@ class Scale:
     def _inner(self, value: float) -> float:
         return math.log(value) if self.log else value
 
-    def holds(self, value: float) -> bool:
-        """Return whether a value lies on the scale."""
-        return self.low <= value <= self.high
-
-    def clip(self, value: float) -> float:
-        """Return the value, or the nearer end of the scale."""
-        return min(max(value, self.low), self.high)
-
     def ticks(self, count: int = 6) -> list[float]:
         """Return round values on the scale, ``count`` or a few more or less."""
         return _log_ticks(self.low, self.high, count) if self.log else _ticks(self.low, self.high, count)
 
 
-def linear(values: Sequence[float], start: float, end: float, *, pad: float = 0.06) -> Scale:
+def linear(values: Sequence[float], start: float, end: float) -> Scale:
     """Return a linear scale that holds all values with some air; one value alone gets room around it."""
     low, high = min(values), max(values)
-    air = pad * (high - low) if high - low > _SAME else 0.1 * abs(high) or 0.1
+    air = 0.06 * (high - low) if high - low > _SAME else 0.1 * abs(high) or 0.1
     return Scale(low - air, high + air, start, end)
 
 
@@ -66,9 +58,7 @@ def shares(values: Sequence[float], start: float, end: float) -> Scale:
 def step_of(span: float, count: int) -> float:
     """Return the smallest of 1, 2, 2.5 and 5 times a power of ten that takes at most ``count`` steps."""
     power = 10.0 ** math.floor(math.log10(span / count))
-    return next(
-        (k * power for k in (1, 2, 2.5, 5, 10) if span / (k * power) <= count * (1 + 1e-9)), 10 * power
-    )
+    return power * next((k for k in (1, 2, 2.5, 5) if span / (k * power) <= count * (1 + 1e-9)), 10)
 
 
 def _ticks(low: float, high: float, count: int) -> list[float]:
@@ -90,14 +80,8 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Move places apart until each is ``gap`` from the next, as little as possible in the squared sense.
 
-    Args:
-        places: Wanted places, any order.
-        gap: Least distance; less where they do not fit otherwise.
-        low: Smallest place allowed.
-        high: Largest place allowed.
-
-    Returns:
-        The new places, in the order given; equal places keep that order.
+    They stay in ``low..high``, with a smaller gap where they do not fit otherwise, and in their order; equal
+    places stay in the order given.
     """
     from sklearn.isotonic import isotonic_regression  # half a second to import
 

@@ -7,11 +7,10 @@ from typing import Final
 from pipeline.report.axes import Axes, Scale, linear
 from pipeline.report.formatting import difference, interval, number, p_value
 from pipeline.report.marks import Look, looks, mark, mark_class
-from pipeline.report.svg import add, figure, line, markup, points, shorten, text
+from pipeline.report.svg import WIDTH, add, figure, line, markup, points, shorten, text
 from pipeline.report.view import Row, significant
 
-_WIDTH: Final = 900.0
-_RIGHT: Final = _WIDTH - 8
+_RIGHT: Final = WIDTH - 8
 _ROW: Final = 23.0
 _TOP: Final = 46.0
 _LETTER: Final = 7.2
@@ -23,35 +22,24 @@ def chart(rows: Sequence[Row], *, cutoff: int) -> str:
     """Draw every arm's difference to `all` with its interval.
 
     A few arms that lost everything would press all others into a line: the scale leaves them out, and an
-    arrow points to them.
-
-    Args:
-        rows: SUMMARY's rows of one split and cutoff, in panel order.
-        cutoff: That cutoff.
-
-    Returns:
-        An SVG element; empty when no arm has a difference.
+    arrow points to them. When no arm has a difference, the drawing is empty text.
     """
     rows = [row for row in rows if row["delta"] is not None]
     if not rows:
         return ""
     bottom = _TOP + _ROW * len(rows)
     sure = sum(significant(row) for row in rows)
-    svg = figure(
-        "forest",
-        _WIDTH,
-        bottom + 34,
-        title=f"Difference of NDCG@{cutoff} to `all` per arm",
-        about=f"{len(rows)} arms, {sure} of them significantly different. The table has all figures.",
-    )
+    title = f"Difference of NDCG@{cutoff} to `all` per arm"
+    about = f"{len(rows)} arms, {sure} of them significantly different. The table has all figures."
+    svg = figure("forest", bottom + 34, title=title, about=about)
     names = 24 + _LETTER * max(len(shorten(row["arm"], _LONGEST)) for row in rows)
     low, high = _domain(rows)
-    x = linear([low, 0.0, high], names + 24, _WIDTH - 290)
+    x = linear([low, 0.0, high], names + 24, WIDTH - 290)
     axes = Axes(svg, x, Scale(len(rows), 0.0, bottom, _TOP))
     for place, row in enumerate(rows):
         if row["recommended"]:
             top = axes.y(place) + 1
-            add(svg, "rect", x=2, y=top, width=_WIDTH - 4, height=_ROW - 2, rx=4, class_="chosen")
+            add(svg, "rect", x=2, y=top, width=WIDTH - 4, height=_ROW - 2, rx=4, class_="chosen")
     _heads(axes)
     axes.bottom(difference, count=7, grid=True)
     axes.zero()
@@ -101,8 +89,15 @@ def _arm(axes: Axes, row: Row, look: Look, y: float) -> None:
     group = add(axes.svg, "g")
     add(group, "title", f"{row['arm']}: {number(delta, '+z.4f')}")
     text(group, shorten(row["arm"], _LONGEST), 10, y, class_)
-    if x.holds(delta):
-        line(group, x(x.clip(low)), y, x(x.clip(high)), y, f"bar {look.colour}{'' if sure else ' thin'}")
+    if x.low <= delta <= x.high:
+        line(
+            group,
+            x(max(low, x.low)),
+            y,
+            x(min(high, x.high)),
+            y,
+            f"bar {look.colour}{'' if sure else ' thin'}",
+        )
         if row["recommended"]:
             add(group, "circle", cx=x(delta), cy=y, r=10, class_="ring")
         mark(group, look, x(delta), y, hollow=not sure)

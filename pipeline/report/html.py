@@ -1,7 +1,7 @@
 """The report for a browser: one file that needs no network, no script and no second file."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -15,21 +15,17 @@ from pipeline.report import forest, shares, wins
 from pipeline.report.formatting import MISSING, number
 from pipeline.report.view import Column, SummaryView, deciding_cutoff, figures, summary_view
 
+Facts = dict[str, Any]
+
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _STACKED: Final = {"rows": "share", "vs all": "interval", "p Holm": "p", "vs random": "p random"}
 """Columns of the table that have another one as their smaller second line."""
 
 
 def run(
-    summary: Path,
-    metrics: Path,
-    out: Path,
-    *,
-    dataset: dict[str, Any],
-    config: dict[str, Any],
-    notices: list[str],
-) -> dict[str, Any]:
-    """Write the page.
+    summary: Path, metrics: Path, out: Path, *, dataset: Facts, config: Facts, notices: Sequence[str]
+) -> Facts:
+    """Write the page to ``out``.
 
     Args:
         summary: SUMMARY over all folds.
@@ -44,52 +40,31 @@ def run(
     """
     table = pl.read_parquet(summary)
     cutoff, arm = deciding_cutoff(table), _recommended(table)
-    lists = (
-        pl.scan_parquet(metrics)
-        .filter(split="test", cutoff=cutoff)
-        .filter(pl.col("arm").is_in([BASELINE, arm or BASELINE]))
-        .collect()
-    )
-    text = page(table, lists, dataset=dataset, config=config, notices=notices)
+    shown = pl.col("arm").is_in([BASELINE, arm or BASELINE])
+    lists = pl.scan_parquet(metrics).filter(shown, split="test", cutoff=cutoff)
+    text = page(table, lists.collect(), dataset=dataset, config=config, notices=notices)
     out.write_bytes(text.encode("utf-8"))
     return {"cutoff": cutoff, "recommended": arm}
 
 
 def page(
-    summary: pl.DataFrame,
-    metrics: pl.DataFrame,
-    *,
-    dataset: dict[str, Any],
-    config: dict[str, Any],
-    notices: list[str],
+    summary: pl.DataFrame, metrics: pl.DataFrame, *, dataset: Facts, config: Facts, notices: Sequence[str]
 ) -> str:
-    """Return the page; the same input gives the same text.
-
-    Args:
-        summary: SUMMARY.
-        metrics: METRICS; only `all` and the recommended arm on test at the largest cutoff are looked at.
-        dataset: What ``dataset.json`` says.
-        config: Every setting, nested.
-        notices: What a careful user should know, one line each.
-    """
+    """Return the page, as :func:`run` writes it; the same input gives the same text."""
     from jinja2 import Environment, StrictUndefined
 
     cutoff = deciding_cutoff(summary)
     rows = figures(summary, cutoff=cutoff)
     folder = files("pipeline.report")
     environment = Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters |= {"number": number, "by_backticks": _by_backticks}
     template = environment.from_string(folder.joinpath("page.html.j2").read_text(encoding="utf-8"))
     text = template.render(
         style=folder.joinpath("style.css").read_text(encoding="utf-8"),
         shape=shape(dataset),
-        sizes=split_sizes(dataset),
+        splits=_one_fold(dataset),
         notices=notices,
         settings=_settings(config),
         cutoff=cutoff,
@@ -106,7 +81,7 @@ def page(
         off_scale=forest.off_scale(rows),
         queries=_query_by_query(metrics, _recommended(summary), cutoff),
     )
-    return _UNPRINTABLE.sub("\ufffd", text)
+    return _UNPRINTABLE.sub("\ufffd", f"{text}\n")
 
 
 def shape(dataset: Mapping[str, Any]) -> dict[str, str]:
@@ -126,14 +101,6 @@ def shape(dataset: Mapping[str, Any]) -> dict[str, str]:
     }
     folds = len(of_splits(list(dataset["splits"])))
     return facts | ({"folds": str(folds)} if folds > 1 else {})
-
-
-def split_sizes(dataset: Mapping[str, Any]) -> str:
-    """Return one sentence on the splits' sizes; of many folds, on the first fold's."""
-    sizes = (
-        f"{name}: {s['rows']:,} rows in {s['queries']:,} queries" for name, s in _one_fold(dataset).items()
-    )
-    return "; ".join(sizes) + "."
 
 
 def _one_fold(dataset: Mapping[str, Any]) -> dict[str, dict[str, int]]:
@@ -160,7 +127,7 @@ def _recommended(summary: pl.DataFrame) -> str | None:
     return next(iter(summary.filter(pl.col("recommended"))["arm"]), None)
 
 
-def _query_by_query(metrics: pl.DataFrame, arm: str | None, cutoff: int) -> dict[str, Any]:
+def _query_by_query(metrics: pl.DataFrame, arm: str | None, cutoff: int) -> Facts:
     """Return the chart of one arm's gains and losses per query, and the counts beside it."""
     if arm in (None, BASELINE):
         return {}
@@ -173,11 +140,8 @@ def _query_by_query(metrics: pl.DataFrame, arm: str | None, cutoff: int) -> dict
 def _stacked(view: SummaryView) -> list[tuple[Column, Column | None]]:
     """Return the table's columns, each with the one below it."""
     below = set(_STACKED.values())
-    return [
-        (column, view.column(_STACKED.get(column.name, "")))
-        for column in view.columns
-        if column.name not in below
-    ]
+    above = [column for column in view.columns if column.name not in below]
+    return [(column, view.column(_STACKED.get(column.name, ""))) for column in above]
 
 
 def _by_backticks(sentence: str) -> list[str]:

@@ -7,10 +7,9 @@ from pipeline.evaluation.verdict import BASELINE
 from pipeline.report.axes import Axes, linear, shares, spread
 from pipeline.report.formatting import interval, number
 from pipeline.report.marks import Look, looks, mark
-from pipeline.report.svg import add, figure, line, markup, points, shorten, text
+from pipeline.report.svg import WIDTH, add, figure, line, markup, points, shorten, text
 from pipeline.report.view import Row
 
-_WIDTH: Final = 900.0
 _LEFT, _TOP, _BOTTOM = 62.0, 34.0, 52.0
 _LABEL: Final = 17.0  # height of a label
 _SIDE: Final = 11.0  # distance of marks side by side; less where there are very many
@@ -19,15 +18,7 @@ _LONGEST: Final = 30
 
 
 def chart(rows: Sequence[Row], *, cutoff: int) -> str:
-    """Draw every arm's NDCG with its interval against its share of the training rows.
-
-    Args:
-        rows: SUMMARY's rows of one split and cutoff, in panel order.
-        cutoff: That cutoff.
-
-    Returns:
-        An SVG element; empty when no arm has an NDCG.
-    """
+    """Draw every arm's NDCG with its interval against its share of the rows; empty when no arm has an NDCG."""
     rows = [row for row in rows if row["ndcg"] is not None]
     if not rows:
         return ""
@@ -66,16 +57,12 @@ def _axes(rows: Sequence[Row], marked: Sequence[Row], series: Sequence[str], cut
     """Draw the frame, with room for a label of every series at the right."""
     lowest, highest = min(rows, key=lambda r: r["ndcg"]), max(rows, key=lambda r: r["ndcg"])
     bottom = _TOP + max(330.0, (len(series) + 1) * _LABEL)
-    svg = figure(
-        "shares",
-        _WIDTH,
-        bottom + _BOTTOM,
-        title=f"NDCG@{cutoff} against training rows kept",
-        about=f"{len(rows)} arms. Highest: {tip(highest, cutoff)}. Lowest: {tip(lowest, cutoff)}. "
-        "The table has all figures.",
-    )
+    ends = f"Highest: {tip(highest, cutoff)}. Lowest: {tip(lowest, cutoff)}."
+    about = f"{len(rows)} arms. {ends} The table has all figures."
+    title = f"NDCG@{cutoff} against training rows kept"
+    svg = figure("shares", bottom + _BOTTOM, title=title, about=about)
     longest = max(len(shorten(name, _LONGEST)) for name in [*series, "all 0.0000"])
-    x = shares([row["rows_fraction"] for row in marked], _LEFT, _WIDTH - longest * _LETTER - 50)
+    x = shares([row["rows_fraction"] for row in marked], _LEFT, WIDTH - longest * _LETTER - 50)
     values = [row[key] for row in rows for key in ("low", "ndcg", "high") if row[key] is not None]
     axes = Axes(svg, x, linear(values, bottom, _TOP))
     digits = 2 if all(abs(value * 100 - round(value * 100)) < 1e-6 for value in axes.y.ticks()) else 4

@@ -3,21 +3,16 @@
 Colours are CSS classes, so that a drawing follows the reader's light or dark page.
 """
 
+from typing import Final
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+WIDTH: Final = 900.0
+"""Units across every drawing; a unit is about a pixel on a wide screen."""
 
-def figure(name: str, width: float, height: float, *, title: str, about: str) -> Element:
-    """Return an empty drawing that a screen reader can announce.
 
-    Args:
-        name: Unique in the page.
-        width: Units; a unit is about a pixel on a wide screen.
-        height: Units.
-        title: What it shows.
-        about: What it says, for readers who do not see it.
-    """
-    size = f"0 0 {_value(width)} {_value(height)}"
-    svg = Element("svg", viewBox=size, role="img")
+def figure(name: str, height: float, *, title: str, about: str) -> Element:
+    """Return an empty drawing, ``name`` unique in the page; a screen reader says ``title`` and ``about``."""
+    svg = Element("svg", viewBox=f"0 0 {_value(WIDTH)} {_value(height)}", role="img")
     svg.set("aria-labelledby", f"{name}-title {name}-about")
     add(svg, "title", title, id=f"{name}-title")
     add(svg, "desc", about, id=f"{name}-about")

@@ -17,20 +17,12 @@ Floats = npt.NDArray[np.float64]
 TIE: Final = 1e-9
 """Differences of NDCG up to this are rounding, not a change of order."""
 
-_WIDTH: Final = 900.0
 _LEFT, _RIGHT = 62.0, 880.0
 _BINS: Final = 12  # most bins on each side of zero
 
 
 def differences(metrics: pl.DataFrame, *, arm: str, cutoff: int, split: str = "test") -> Floats:
-    """Return the NDCG of ``arm`` minus that of `all` per query with a relevant document, ascending.
-
-    Args:
-        metrics: METRICS.
-        arm: The arm.
-        cutoff: The cutoff.
-        split: The split.
-    """
+    """Return the NDCG of ``arm`` minus that of `all` per query with a relevant document, ascending."""
     rows = metrics.filter(pl.col("split") == split, pl.col("cutoff") == cutoff)
     keys = ["fold", "qid"]
     mine = rows.filter(pl.col("arm") == arm).select(*keys, "ndcg")
@@ -46,11 +38,7 @@ def counts(change: Floats) -> tuple[int, int, int]:
 
 
 def bins(change: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Count the queries that changed, in equal bins of a round width that meet at zero.
-
-    Returns:
-        The bins' edges and the number of queries in each; both empty when nothing changed.
-    """
+    """Return edges and counts of the queries that changed, in bins of a round width that meet at zero."""
     changed = change[np.abs(change) > TIE]
     if not len(changed):
         return np.empty(0), np.empty(0, dtype=np.int64)
@@ -64,27 +52,14 @@ def bins(change: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
 
 
 def chart(change: Floats, *, arm: str, cutoff: int) -> str:
-    """Draw the shares of lost, tied and won queries, and how large the changes are.
-
-    Args:
-        change: What :func:`differences` gives.
-        arm: The arm, for the title.
-        cutoff: The cutoff, for the title.
-
-    Returns:
-        An SVG element; empty without queries.
-    """
+    """Draw the shares of lost, tied and won queries, and how large the changes are; empty without queries."""
     if not len(change):
         return ""
     edges, tally = bins(change)
     lost, tied, won = counts(change)
-    svg = figure(
-        "wins",
-        _WIDTH,
-        330 if len(tally) else 66,
-        title=f"Per-query difference of NDCG@{cutoff}, {arm} minus {BASELINE}",
-        about=f"Of {len(change):,} queries {won:,} are better, {tied:,} are the same and {lost:,} are worse.",
-    )
+    title = f"Per-query difference of NDCG@{cutoff}, {arm} minus {BASELINE}"
+    about = f"Of {len(change):,} queries {won:,} are better, {tied:,} are the same and {lost:,} are worse."
+    svg = figure("wins", 330 if len(tally) else 66, title=title, about=about)
     _outcomes(svg, lost, tied, won)
     if len(tally):
         _histogram(svg, edges, tally, cutoff)

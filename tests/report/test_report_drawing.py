@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.isotonic import isotonic_regression
 
 from pipeline.report import axes, forest, marks, wins
 
@@ -83,6 +84,14 @@ def test_spread_keeps_distance_order_and_bounds(places: list[float], gap: float)
     fits = min(gap, 100.0 / max(len(places) - 1, 1))
     assert all(-1e-6 <= place <= 100 + 1e-6 for place in moved)
     assert all(moved[b] - moved[a] >= fits - 1e-6 for a, b in pairwise(order))
+
+
+@given(st.lists(st.floats(-50, 150), min_size=1, max_size=30), st.floats(0.5, 3))
+def test_spread_is_isotonic_regression(places: list[float], gap: float) -> None:
+    """Where there is room, the places are scikit-learn's least-squares solution, put back into the bounds."""
+    steps = gap * np.arange(len(places))
+    level = isotonic_regression(np.sort(places) - steps, y_min=0.0, y_max=100.0 - steps[-1])
+    assert np.sort(axes.spread(places, gap, 0.0, 100.0)) == pytest.approx(level + steps, abs=1e-9)
 
 
 def test_spread_moves_no_more_than_needed() -> None:
