@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -30,8 +30,8 @@ def print_table(
     shown = _fitting(columns, keep, console.width)
     table = Table(header_style="bold", box=None, pad_edge=False)
     for place, column in enumerate(shown):
-        justify = "left" if column.left else "right"
-        table.add_column(Text(column.name), justify=justify, no_wrap=place > 0, overflow="fold")  # type: ignore[arg-type]
+        justify: JustifyMethod = "left" if column.left else "right"
+        table.add_column(Text(column.name), justify=justify, no_wrap=place > 0, overflow="fold")
     for place in range(len(columns[0].cells)):
         cells = (Text(column.cells[place]) for column in shown)
         table.add_row(*cells, style=styles[place] if styles else None)

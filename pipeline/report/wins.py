@@ -43,11 +43,10 @@ def bins(change: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
     if not len(changed):
         return np.empty(0), np.empty(0, dtype=np.int64)
     step = step_of(float(np.abs(changed).max()), _BINS)
-    below = int(np.ceil(-min(float(changed.min()), 0.0) / step - 1e-9))
-    above = int(np.ceil(max(float(changed.max()), 0.0) / step - 1e-9))
-    place = np.sign(changed) * np.ceil(np.abs(changed) / step - 1e-9)  # ..., -2, -1, 1, 2, ...
-    bin_of = np.where(place < 0, place + below, place + below - 1).astype(np.int64)
-    tally = np.bincount(np.clip(bin_of, 0, below + above - 1), minlength=below + above)
+    away = np.maximum(np.ceil(np.abs(changed) / step - 1e-9), 1)
+    place = (np.sign(changed) * away).astype(np.int64)  # ..., -2, -1, 1, 2, ...
+    below, above = max(-int(place.min()), 0), max(int(place.max()), 0)
+    tally = np.bincount(place + below - (place > 0), minlength=below + above)
     return np.arange(-below, above + 1, dtype=np.float64) * step, tally.astype(np.int64)
 
 

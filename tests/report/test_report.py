@@ -244,9 +244,11 @@ def test_any_number_of_arms_and_queries(count: int, queries: int) -> None:
 def _blank(arms: list[str]) -> pl.DataFrame:
     """SUMMARY of arms on one test query without a relevant document: every figure is null."""
     schema = pl.from_arrow(tables.SUMMARY.empty_table()).schema  # type: ignore[union-attr]
-    known = arm_facts(arms).select("arm", "rows", "rows_fraction", "negatives_fraction").with_columns(
-        split=pl.lit("test"), cutoff=pl.lit(10), queries=pl.lit(1), queries_empty=pl.lit(1)
-    )  # fmt: skip
+    known = (
+        arm_facts(arms)
+        .select("arm", "rows", "rows_fraction", "negatives_fraction")
+        .with_columns(split=pl.lit("test"), cutoff=pl.lit(10), queries=pl.lit(1), queries_empty=pl.lit(1))
+    )
     return pl.concat(
         [
             pl.DataFrame(schema=schema),
@@ -295,9 +297,11 @@ def test_page_without_all_has_no_empty_part(arms: list[str]) -> None:
     page = _page(summary_of(metrics, arms), metrics)
     tree = _tree(page)
     assert [_text(h) for h in tree.iter("h2")] == [
-        "Verdict", "NDCG@10 against training rows kept", "All figures on test",
+        "Verdict",
+        "NDCG@10 against training rows kept",
+        "All figures on test",
         "Queries without a relevant document",
-    ]  # fmt: skip
+    ]
     head, *rows = _tables(page)[0]
     assert [row[0] for row in rows] == arms
     assert head[-1] == "NDCG @10"
