@@ -15,7 +15,7 @@ import polars as pl
 from rich.console import Console
 
 from flows.cli.progress import ProgressDisplay, follow
-from flows.cli.screen import show_search, show_summary
+from flows.cli.summary_screen import show_search, show_summary
 from flows.stages import Outcome, run_pipeline
 from pipeline.core.config import Config, override, parse, read_toml
 from pipeline.core.errors import SourceError

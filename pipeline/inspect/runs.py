@@ -16,7 +16,7 @@ from pipeline.core.records import Record, read_records
 from pipeline.evaluation.verdict import verdict
 from pipeline.inspect.tables import Facts, plain, table_facts
 from pipeline.negatives import arms as arm_names
-from pipeline.report.wording import deciding
+from pipeline.report.view import deciding_cutoff
 from pipeline.run.sizes import Dataset
 from pipeline.run.steps import KINDS, every_step, kind_of
 
@@ -69,7 +69,7 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
         "peak_memory_mb": max((record.peak_memory_mb for record in records.values()), default=None),
         "notices": _notices(dataset, records),
         "summary": plain(summary.to_dicts()) if summary is not None else None,
-        "verdict": verdict(summary, cutoff=deciding(summary)) if summary is not None else [],
+        "verdict": verdict(summary, cutoff=deciding_cutoff(summary)) if summary is not None else [],
     }
 
 

@@ -5,37 +5,21 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.core.paths import RunPaths
-from pipeline.evaluation.verdict import verdict
-from pipeline.report.wording import compared, deciding, figures, number, p_value
-
-__all__ = ["compared", "figures", "number", "summary", "table"]
-
-
-def table(summary: pl.DataFrame, *, cutoff: int) -> str:
-    """Return the arms as a Markdown table; without columns of differences that no arm has."""
-    rows = figures(summary, cutoff=cutoff).to_dicts()
-    to_all, to_random = compared(rows, to="all"), compared(rows, to="random")
-    head = ["arm", "rows", "share", "training s", f"NDCG@{cutoff}"]
-    head += ["difference to `all`", "p (Holm)"] * to_all + ["to `random`"] * to_random
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    for row in rows:
-        cells = [
-            f"**{row['arm']}**" if row["recommended"] else row["arm"], f"{row['rows']:,}",
-            f"{row['rows_fraction']:.1%}", number(row["train_seconds"], ".1f"), number(row["ndcg"]),
-        ]  # fmt: skip
-        cells += [number(row["delta"], "+z.4f"), p_value(row["p_holm"])] * to_all
-        cells += [number(row["delta_random"], "+z.4f")] * to_random
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+from pipeline.report.view import SummaryView, summary_view
 
 
 def summary(root: Path) -> str:
-    """Return what a run found: sentences, then the table.
+    """Return what the run in ``root`` found: sentences, then the table."""
+    view = summary_view(pl.read_parquet(RunPaths(root).summary))
+    return "\n\n".join([f"# {root.name}", " ".join(view.sentences), table(view)])
 
-    Args:
-        root: The run's directory.
-    """
-    frame = pl.read_parquet(RunPaths(root).summary)
-    cutoff = deciding(frame)
-    sentences = verdict(frame, cutoff=cutoff)
-    return "\n\n".join([f"# {root.name}", " ".join(sentences), table(frame, cutoff=cutoff)])
+
+def table(view: SummaryView) -> str:
+    """Return the arms as a Markdown table, the recommended one in bold."""
+    names = ("arm", "rows", "share", "train s", f"@{view.cutoff}", "vs all", "p Holm", "vs random")
+    columns = [column for name in names if (column := view.column(name))]
+    lines = [[column.title for column in columns], ["---" if column.left else "---:" for column in columns]]
+    for place, arm in enumerate(view.arms):
+        name, *cells = (column.cells[place] for column in columns)
+        lines.append([f"**{name}**" if arm.recommended else name, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

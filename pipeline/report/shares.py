@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipeline.evaluation.verdict import BASELINE
-from pipeline.report import scale
-from pipeline.report.scale import Scale, spread
-from pipeline.report.svg import Look, escape, figure, line, looks, mark, shorten, tag, text
-from pipeline.report.wording import Row, interval, number
+from pipeline.report.axes import Axes, linear, shares, spread
+from pipeline.report.formatting import interval, number
+from pipeline.report.marks import Look, looks, mark
+from pipeline.report.svg import WIDTH, add, figure, line, markup, points, shorten, text
+from pipeline.report.view import Row
 
-_WIDTH: Final = 900.0
 _LEFT, _TOP, _BOTTOM = 62.0, 34.0, 52.0
 _LABEL: Final = 17.0  # height of a label
 _SIDE: Final = 11.0  # distance of marks side by side; less where there are very many
@@ -18,15 +18,7 @@ _LONGEST: Final = 30
 
 
 def chart(rows: Sequence[Row], *, cutoff: int) -> str:
-    """Draw every arm's NDCG with its interval against its share of the training rows.
-
-    Args:
-        rows: SUMMARY's rows of one split and cutoff, in panel order.
-        cutoff: That cutoff.
-
-    Returns:
-        An SVG element; empty when no arm has an NDCG.
-    """
+    """Draw every arm's NDCG with its interval against its share of the rows; empty when no arm has an NDCG."""
     rows = [row for row in rows if row["ndcg"] is not None]
     if not rows:
         return ""
@@ -36,26 +28,21 @@ def chart(rows: Sequence[Row], *, cutoff: int) -> str:
     series: dict[str, list[Row]] = {}
     for row in marked:
         series.setdefault(style[row["arm"]].series, []).append(row)
-    longest = max(len(shorten(name, _LONGEST)) for name in [*series, "all 0.0000"])
-    right = _WIDTH - longest * _LETTER - 50
-    bottom = _TOP + max(330.0, (len(series) + 1) * _LABEL)
-    y = scale.linear(
-        [row[key] for row in rows for key in ("low", "ndcg", "high") if row[key] is not None], bottom, _TOP
-    )
-    x = scale.shares([row["rows_fraction"] for row in marked], _LEFT, right)
-    gap = min(_SIDE, 0.35 * (right - _LEFT) / len(marked))
-    places = spread([x(row["rows_fraction"]) for row in marked], gap, _LEFT + 8, right - 8)
-    place = {row["arm"]: at for row, at in zip(marked, places, strict=True)}
-    parts = [*_axes(x, y, cutoff)]
+    axes = _axes(rows, marked, list(series), cutoff)
+    kept = [axes.x(row["rows_fraction"]) for row in marked]
+    gap = min(_SIDE, 0.35 * (axes.x.end - axes.x.start) / len(marked))
+    places = spread(kept, gap, axes.x.start + 8, axes.x.end - 8)
+    place = dict(zip((row["arm"] for row in marked), places, strict=True))
     if base is not None:
-        parts += _reference(base, x, y)
+        _level(axes, base)
     for members in series.values():
-        parts += _series(members, style, place, y)
-    parts += _labels(series, base, style, place, x, y)
-    return figure(
-        "shares", _WIDTH, bottom + _BOTTOM, parts,
-        title=f"NDCG@{cutoff} against training rows kept", about=_about(rows, cutoff),
-    )  # fmt: skip
+        members.sort(key=lambda row: place[row["arm"]])
+        _series(axes, members, style[members[0]["arm"]], place)
+    ends = {name: members[-1] for name, members in series.items()}
+    if base is not None:
+        ends.setdefault(BASELINE, base)
+    _labels(axes, ends, base, style, place)
+    return markup(axes.svg)
 
 
 def tip(row: Row, cutoff: int) -> str:
@@ -66,89 +53,65 @@ def tip(row: Row, cutoff: int) -> str:
     )
 
 
-def _about(rows: Sequence[Row], cutoff: int) -> str:
+def _axes(rows: Sequence[Row], marked: Sequence[Row], series: Sequence[str], cutoff: int) -> Axes:
+    """Draw the frame, with room for a label of every series at the right."""
     lowest, highest = min(rows, key=lambda r: r["ndcg"]), max(rows, key=lambda r: r["ndcg"])
-    return (
-        f"{len(rows)} arms. Highest: {tip(highest, cutoff)}. Lowest: {tip(lowest, cutoff)}. "
-        "The table has all figures."
-    )
-
-
-def _axes(x: Scale, y: Scale, cutoff: int) -> list[str]:
-    parts = [text(f"mean NDCG@{cutoff} on test", 8, 12, class_="axis")]
-    ticks = y.ticks()
-    digits = 2 if all(abs(v * 100 - round(v * 100)) < 1e-6 for v in ticks) else 4
-    for value in ticks:
-        parts.append(line(x.start, y(value), x.end, y(value), "grid"))
-        parts.append(text(f"{value:.{digits}f}", x.start - 8, y(value), anchor="end", class_="tick"))
-    parts.append(line(x.start, y.start, x.end, y.start, "axis-line"))
-    for value in x.ticks():
-        parts.append(line(x(value), y.start, x(value), y.start + 5, "axis-line"))
-        parts.append(text(f"{value * 100:.6g} %", x(value), y.start + 15, anchor="middle", class_="tick"))
+    bottom = _TOP + max(330.0, (len(series) + 1) * _LABEL)
+    ends = f"Highest: {tip(highest, cutoff)}. Lowest: {tip(lowest, cutoff)}."
+    about = f"{len(rows)} arms. {ends} The table has all figures."
+    title = f"NDCG@{cutoff} against training rows kept"
+    svg = figure("shares", bottom + _BOTTOM, title=title, about=about)
+    longest = max(len(shorten(name, _LONGEST)) for name in [*series, "all 0.0000"])
+    x = shares([row["rows_fraction"] for row in marked], _LEFT, WIDTH - longest * _LETTER - 50)
+    values = [row[key] for row in rows for key in ("low", "ndcg", "high") if row[key] is not None]
+    axes = Axes(svg, x, linear(values, bottom, _TOP))
+    digits = 2 if all(abs(value * 100 - round(value * 100)) < 1e-6 for value in axes.y.ticks()) else 4
+    axes.left(f"mean NDCG@{cutoff} on test", lambda value: f"{value:.{digits}f}")
     spacing = " (logarithmic)" if x.log else ""
-    middle = (x.start + x.end) / 2
-    parts.append(
-        text(
-            f"share of the training rows kept{spacing}", middle, y.start + 37, anchor="middle", class_="axis"
-        )
-    )
-    return parts
+    axes.bottom(lambda value: f"{value * 100:.6g} %", title=f"share of the training rows kept{spacing}")
+    return axes
 
 
-def _reference(base: Row, x: Scale, y: Scale) -> list[str]:
+def _level(axes: Axes, base: Row) -> None:
     """Draw the level of `all` across the chart, with its interval as a band."""
-    band = ""
+    x, y = axes.x, axes.y
     if base["low"] is not None and base["high"] is not None:
-        top, height = y(base["high"]), y(base["low"]) - y(base["high"])
-        band = tag("rect", x=x.start, y=top, width=x.end - x.start, height=height, class_="band")
-    level = y(base["ndcg"])
-    return [band, line(x.start, level, x.end, level, "reference")]
+        top, width = y(base["high"]), x.end - x.start
+        add(axes.svg, "rect", x=x.start, y=top, width=width, height=y(base["low"]) - top, class_="band")
+    line(axes.svg, x.start, y(base["ndcg"]), x.end, y(base["ndcg"]), "reference")
 
 
-def _series(members: Sequence[Row], style: dict[str, Look], place: dict[str, float], y: Scale) -> list[str]:
-    look = style[members[0]["arm"]]
-    ordered = sorted(members, key=lambda row: place[row["arm"]])
-    path = " ".join(f"{place[row['arm']]:.2f},{y(row['ndcg']):.2f}" for row in ordered)
-    parts = [tag("polyline", points=path, class_=f"trend {look.colour}")] if len(members) > 1 else []
-    for row in ordered:
-        at = place[row["arm"]]
-        group = []
+def _series(axes: Axes, members: Sequence[Row], look: Look, place: dict[str, float]) -> None:
+    """Draw the marks of one series, from left to right, and the line through them."""
+    spots = [(place[row["arm"]], axes.y(row["ndcg"])) for row in members]
+    if len(members) > 1:
+        add(axes.svg, "polyline", points=points(*spots), class_=f"trend {look.colour}")
+    for row, (x, y) in zip(members, spots, strict=True):
+        group = add(axes.svg, "g")
+        add(group, "title", tip(row, row["cutoff"]))
         if row["low"] is not None and row["high"] is not None:
-            group.append(line(at, y(row["low"]), at, y(row["high"]), f"bar {look.colour}"))
+            line(group, x, axes.y(row["low"]), x, axes.y(row["high"]), f"bar {look.colour}")
         if row["recommended"]:
-            group.append(tag("circle", cx=at, cy=y(row["ndcg"]), r=11.0, class_="ring"))
-        group.append(mark(look, at, y(row["ndcg"])))
-        cutoff = int(row["cutoff"])
-        parts.append(tag("g", tag("title", escape(tip(row, cutoff))), *group))
-    return parts
+            add(group, "circle", cx=x, cy=y, r=11, class_="ring")
+        mark(group, look, x, y)
 
 
 def _labels(
-    series: dict[str, list[Row]],
-    base: Row | None,
-    style: dict[str, Look],
-    place: dict[str, float],
-    x: Scale,
-    y: Scale,
-) -> list[str]:
+    axes: Axes, ends: dict[str, Row], base: Row | None, style: dict[str, Look], place: dict[str, float]
+) -> None:
     """Name every series at the right, as near as possible to the height of its last mark."""
-    ends = {name: max(members, key=lambda row: place[row["arm"]]) for name, members in series.items()}
-    if base is not None and BASELINE not in ends:
-        ends[BASELINE] = base
+    svg, x, y = axes.svg, axes.x, axes.y
     heights = spread([y(row["ndcg"]) for row in ends.values()], _LABEL, _TOP, y.start)
-    left, parts = x.end + 26, []
+    left = x.end + 26
     for (name, row), height in zip(ends.items(), heights, strict=True):
         look, level = style[row["arm"]], y(row["ndcg"])
         start = x.end if row is base else place[row["arm"]] + 8
         if start > x.start + 0.6 * (x.end - x.start):
-            parts.append(
-                tag("polyline", points=f"{start:.2f},{level:.2f} {max(start, x.end):.2f},{level:.2f} "
-                    f"{left - 8:.2f},{height:.2f}", class_=f"leader {look.colour}")
-            )  # fmt: skip
+            leader = points((start, level), (max(start, x.end), level), (left - 8, height))
+            add(svg, "polyline", points=leader, class_=f"leader {look.colour}")
         if row is base:
-            parts.append(line(left - 6, height, left + 6, height, "reference"))
-            parts.append(text(f"{name} {number(row['ndcg'])}", left + 13, height, class_="label strong"))
+            line(svg, left - 6, height, left + 6, height, "reference")
+            text(svg, f"{name} {number(row['ndcg'])}", left + 13, height, "label strong")
         else:
-            parts.append(mark(look, left, height))
-            parts.append(text(shorten(name, _LONGEST), left + 13, height, class_="label"))
-    return parts
+            mark(svg, look, left, height)
+            text(svg, shorten(name, _LONGEST), left + 13, height, "label")

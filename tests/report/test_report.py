@@ -8,97 +8,30 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import polars as pl
 import pytest
 
 from pipeline.core import tables
 from pipeline.core.config import Config
-from pipeline.evaluation import compare
 from pipeline.evaluation.verdict import verdict
-from pipeline.report import html, listing, markdown, svg
+from pipeline.report import html, markdown, svg
+from pipeline.report.view import ArmFlags, summary_view
+from tests.report.samples import DATASET, PANEL, arm_facts, metrics_of, split_facts, summary_of
 
 VOID = {"meta", "br", "line", "circle", "polygon", "polyline", "rect", "text", "path"}
 CONFIG = Config().model_dump(mode="json")
-PANEL = ["all"] + [
-    f"{strategy}-{percent}{guard}"
-    for percent in (5, 10, 20, 40)
-    for strategy, guard in (("random", ""), ("top", ""), ("semi-hard", ""), ("mixed", "-guard75"))
-]
-
-
-def _split(rows: int, queries: int) -> dict[str, int]:
-    return {
-        "rows": rows,
-        "queries": queries,
-        "negatives": rows * 9 // 10,
-        "longest": 120,
-        "queries_without_positive": 1,
-    }
-
-
-DATASET: dict[str, Any] = {
-    "layout": "splits",
-    "features": 30,
-    "splits": {"train": _split(36_000, 300), "vali": _split(12_000, 100), "test": _split(12_000, 100)},
-    "notices": [],
-}
-
-
-def _facts(arms: list[str]) -> pl.DataFrame:
-    """ARMS: shares read from the names; an arm without a number keeps everything."""
-    shares = [int(found[0]) / 100 if (found := re.findall(r"-(\d+)", arm)) else 1.0 for arm in arms]
-    return pl.DataFrame(
-        {
-            "arm": arms,
-            "control": pl.Series([None] * len(arms), dtype=pl.String),
-            "rows": [int(36_000 * share) for share in shares],
-            "rows_fraction": shares,
-            "negatives_fraction": shares,
-            "train_seconds": [30.0 * share for share in shares],
-        }
-    )
-
-
-def _metrics(arms: list[str], *, queries: int = 40, folds: int = 1) -> pl.DataFrame:
-    """METRICS where `top` arms lost nearly everything, others differ a little, and query 0 has no answer."""
-    rng = np.random.default_rng(7)
-    base = rng.beta(3, 3, queries)
-    frames = []
-    for place, arm in enumerate(arms):
-        noise = 0.0 if arm == "all" else 0.05 * rng.standard_normal(queries) + 0.002 * place
-        value = np.clip(base * (0.05 if arm.startswith("top") else 1.0) + noise, 0, 1)
-        frames += [
-            pl.DataFrame(
-                {
-                    "arm": arm,
-                    "split": split,
-                    "fold": np.arange(queries, dtype=np.int16) % folds + 1,
-                    "qid": np.arange(queries),
-                    "cutoff": np.int16(cutoff),
-                    "ndcg": pl.Series(np.where(np.arange(queries) == 0, np.nan, value)).fill_nan(None),
-                }
-            )
-            for split in ("vali", "test")
-            for cutoff in (1, 10)
-        ]
-    return pl.concat(frames)
-
-
-def _summary(metrics: pl.DataFrame, arms: list[str]) -> pl.DataFrame:
-    return compare.summarise(metrics, _facts(arms), seed=1, resamples=2000)
 
 
 @pytest.fixture(scope="module")
 def metrics() -> pl.DataFrame:
     """METRICS of a full panel."""
-    return _metrics(PANEL)
+    return metrics_of(PANEL)
 
 
 @pytest.fixture(scope="module")
 def summary(metrics: pl.DataFrame) -> pl.DataFrame:
     """SUMMARY of a full panel."""
-    return _summary(metrics, PANEL)
+    return summary_of(metrics, PANEL)
 
 
 @pytest.fixture(scope="module")
@@ -210,11 +143,13 @@ def test_head_gives_the_source_s_shape(page: str) -> None:
 
 def test_shape_counts_the_rows_of_folds_once() -> None:
     """Five partitions of 100 rows are 500 rows; five folds that each hold 300 rows are 300 rows."""
-    partitions = {"features": 3, "splits": {f"S{i}": _split(100, 10) for i in range(1, 6)}}
-    assert listing.shape(partitions)["rows"] == "500"
-    assert listing.shape(partitions)["folds"] == "5"
-    splits = {f"Fold{i}/{name}": _split(100, 10) for i in range(1, 6) for name in ("train", "vali", "test")}
-    assert listing.shape({"features": 3, "splits": splits})["rows"] == "300"
+    partitions = {"features": 3, "splits": {f"S{i}": split_facts(100, 10) for i in range(1, 6)}}
+    assert html.shape(partitions)["rows"] == "500"
+    assert html.shape(partitions)["folds"] == "5"
+    splits = {
+        f"Fold{i}/{name}": split_facts(100, 10) for i in range(1, 6) for name in ("train", "vali", "test")
+    }
+    assert html.shape({"features": 3, "splits": splits})["rows"] == "300"
 
 
 def test_every_arm_s_figures_stand_in_the_tables(page: str, summary: pl.DataFrame) -> None:
@@ -285,8 +220,8 @@ def test_text_is_escaped_wherever_it_comes_from(evil: str) -> None:
     """An arm, a setting or a notice that looks like markup is shown, never obeyed."""
     arm = evil.replace("\ud800", "") + "-10"
     arms = ["all", arm]
-    metrics = _metrics(arms)
-    page = _page(_summary(metrics, arms), metrics, config={"a": {evil: [evil, 1]}}, notices=[evil])
+    metrics = metrics_of(arms)
+    page = _page(summary_of(metrics, arms), metrics, config={"a": {evil: [evil, 1]}}, notices=[evil])
     page.encode("utf-8")
     tree = _tree(page)
     shown = re.sub("[\x00\ud800]", "\ufffd", evil)
@@ -301,17 +236,19 @@ def test_text_is_escaped_wherever_it_comes_from(evil: str) -> None:
 def test_any_number_of_arms_and_queries(count: int, queries: int) -> None:
     """From one arm to 40, and from one query (without a relevant document) up, the page is whole."""
     arms = ["all", *(f"strategy{chr(97 + i % 20)}{i}-{i % 7 + 1}" for i in range(count - 1))]
-    metrics = _metrics(arms, queries=queries)
-    frame = _summary(metrics, arms)
+    metrics = metrics_of(arms, queries=queries)
+    frame = summary_of(metrics, arms)
     assert [row[0].split()[0] for row in _tables(_page(frame, metrics))[0][1:]] == arms
 
 
 def _blank(arms: list[str]) -> pl.DataFrame:
     """SUMMARY of arms on one test query without a relevant document: every figure is null."""
     schema = pl.from_arrow(tables.SUMMARY.empty_table()).schema  # type: ignore[union-attr]
-    known = _facts(arms).select("arm", "rows", "rows_fraction", "negatives_fraction").with_columns(
-        split=pl.lit("test"), cutoff=pl.lit(10), queries=pl.lit(1), queries_empty=pl.lit(1)
-    )  # fmt: skip
+    known = (
+        arm_facts(arms)
+        .select("arm", "rows", "rows_fraction", "negatives_fraction")
+        .with_columns(split=pl.lit("test"), cutoff=pl.lit(10), queries=pl.lit(1), queries_empty=pl.lit(1))
+    )
     return pl.concat(
         [
             pl.DataFrame(schema=schema),
@@ -356,13 +293,15 @@ def test_page_copes_with_what_is_missing(name: str, summary: pl.DataFrame, metri
 @pytest.mark.parametrize("arms", [["mixed-20-guard75"], ["random-20", "mixed-20-guard75"]])
 def test_page_without_all_has_no_empty_part(arms: list[str]) -> None:
     """Neither differences nor a look query by query, no column of dashes; the verdict says how to compare."""
-    metrics = _metrics(arms)
-    page = _page(_summary(metrics, arms), metrics)
+    metrics = metrics_of(arms)
+    page = _page(summary_of(metrics, arms), metrics)
     tree = _tree(page)
     assert [_text(h) for h in tree.iter("h2")] == [
-        "Verdict", "NDCG@10 against training rows kept", "All figures on test",
+        "Verdict",
+        "NDCG@10 against training rows kept",
+        "All figures on test",
         "Queries without a relevant document",
-    ]  # fmt: skip
+    ]
     head, *rows = _tables(page)[0]
     assert [row[0] for row in rows] == arms
     assert head[-1] == "NDCG @10"
@@ -374,8 +313,8 @@ def test_page_without_all_has_no_empty_part(arms: list[str]) -> None:
 def test_long_names_are_whole_in_the_table_and_cut_in_charts() -> None:
     """The table shows an arm's full name; a chart keeps both ends of it."""
     long = "a" * 60 + "-strategy-10"
-    arms, metrics = ["all", long], _metrics(["all", long])
-    page = _page(_summary(metrics, arms), metrics)
+    arms, metrics = ["all", long], metrics_of(["all", long])
+    page = _page(summary_of(metrics, arms), metrics)
     assert _tables(page)[0][2][0].split()[0] == long
     assert all(len(_text(t)) <= 60 for chart in _tree(page).iter("svg") for t in chart.iter("text"))
     assert svg.shorten("abcdefghij", 7) == "abc…hij"
@@ -384,12 +323,32 @@ def test_long_names_are_whole_in_the_table_and_cut_in_charts() -> None:
 
 def test_page_of_folds_says_that_they_are_pooled() -> None:
     """Under five partitions the page counts the folds and every query once."""
-    metrics = _metrics(PANEL[:3], folds=5)
-    dataset = {**DATASET, "splits": {f"S{i}": _split(3_000, 8) for i in range(1, 6)}}
-    page = _page(_summary(metrics, PANEL[:3]), metrics, dataset=dataset)
+    metrics = metrics_of(PANEL[:3], folds=5)
+    dataset = {**DATASET, "splits": {f"S{i}": split_facts(3_000, 8) for i in range(1, 6)}}
+    page = _page(summary_of(metrics, PANEL[:3]), metrics, dataset=dataset)
     body = _text(_tree(page).find("body"))  # type: ignore[arg-type]
     assert "The test lists of the 5 folds are pooled." in body
     assert "1 of the 40 test queries has no relevant document." in body
+
+
+def test_view_has_the_figures_of_summary_and_flags_what_matters(summary: pl.DataFrame) -> None:
+    """A column per figure, a cell per arm; flags say what is recommended, significant, significantly worse."""
+    view = summary_view(summary)
+    rows = summary.filter(split="test", cutoff=10).to_dicts()
+    assert [column.name for column in view.columns] == [
+        *("arm", "rows", "share", "negatives", "train s", "@1", "@10"),
+        *("vs all", "interval", "p Holm", "p"),
+    ]
+    assert view.columns[0].cells == tuple(PANEL)
+    assert view.column("vs random") is None
+    assert view.columns[8].cells[2].replace("\u2212", "-").split(" to ") == [
+        f"{rows[2][key]:+z.4f}" for key in ("delta_low", "delta_high")
+    ]
+    for row, arm in zip(rows, view.arms, strict=True):
+        sure = row["p_holm"] is not None and row["p_holm"] < 0.05
+        assert arm == ArmFlags(row["recommended"], significant=sure, worse=sure and row["delta"] < 0)
+    assert view.title == "NDCG on the 40 test queries"
+    assert view.sentences == tuple(verdict(summary, cutoff=10))
 
 
 def test_markdown_table_by_hand() -> None:
@@ -402,18 +361,21 @@ def test_markdown_table_by_hand() -> None:
         recommended=pl.Series([True, False]),
         train_seconds=pl.Series([12.34, None]),
     )
-    assert markdown.table(frame, cutoff=10).splitlines() == [
-        "| arm | rows | share | training s | NDCG@10 | difference to `all` | p (Holm) |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+    assert markdown.table(summary_view(frame)).splitlines() == [
+        "| arm | rows | share | training s | NDCG @10 | to all | Holm\u00a0p |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| **all** | 36,000 | 100.0% | 12.3 | 0.5000 | \u2013 | \u2013 |",
         "| top-10 | 3,600 | 10.0% | \u2013 | 0.2500 | \u22120.2500 | <0.001 |",
     ]
     alone = frame.filter(arm="top-10").with_columns(
-        delta=pl.lit(None, pl.Float64), delta_random=pl.lit(0.1), recommended=pl.lit(None, pl.Boolean)
+        delta=pl.lit(None, pl.Float64),
+        delta_random=pl.lit(0.1),
+        p_random=pl.lit(0.5),
+        recommended=pl.lit(None, pl.Boolean),
     )
-    assert markdown.table(alone, cutoff=10).splitlines() == [
-        "| arm | rows | share | training s | NDCG@10 | to `random` |",
-        "|---|---:|---:|---:|---:|---:|",
+    assert markdown.table(summary_view(alone)).splitlines() == [
+        "| arm | rows | share | training s | NDCG @10 | to random |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| top-10 | 3,600 | 10.0% | \u2013 | 0.2500 | +0.1000 |",
     ]
 

@@ -8,23 +8,24 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.isotonic import isotonic_regression
 
-from pipeline.report import forest, scale, svg, wins
+from pipeline.report import axes, forest, marks, wins
 
 
 def test_series_differ_in_colour_and_shape() -> None:
     """Arms of one strategy look alike; 20 strategies have 20 looks; the guard belongs to the strategy."""
-    look = svg.looks(["all", "mixed-20-guard75", "mixed-0.5-guard75", "mixed-20", "random-5", "random-10"])
+    look = marks.looks(["all", "mixed-20-guard75", "mixed-0.5-guard75", "mixed-20", "random-5", "random-10"])
     assert look["mixed-20-guard75"] == look["mixed-0.5-guard75"]
     assert look["mixed-20-guard75"].series == "mixed-guard75"
     assert look["random-5"] == look["random-10"] != look["all"]
-    counted = svg.looks(["top-20-skip5", "top-n19-skip5", "top-p2.5-skip5", "random-n19"])
+    counted = marks.looks(["top-20-skip5", "top-n19-skip5", "top-p2.5-skip5", "random-n19"])
     assert counted["top-20-skip5"] == counted["top-n19-skip5"] == counted["top-p2.5-skip5"]
     assert counted["top-n19-skip5"].series == "top-skip5"
     assert counted["random-n19"].series == "random"
     assert look["mixed-20"].colour != look["mixed-20-guard75"].colour
     assert look["mixed-20"].shape != look["mixed-20-guard75"].shape
-    many = svg.looks([f"kind{chr(97 + i)}-10" for i in range(20)])
+    many = marks.looks([f"kind{chr(97 + i)}-10" for i in range(20)])
     assert len({(one.colour, one.shape) for one in many.values()}) == 20
 
 
@@ -78,22 +79,30 @@ def test_bins_hold_every_query_that_changed(values: list[float]) -> None:
 @given(st.lists(st.floats(-50, 150), max_size=30), st.floats(0.5, 30))
 def test_spread_keeps_distance_order_and_bounds(places: list[float], gap: float) -> None:
     """Places end up inside, in their order, and at least the gap apart where there is room for it."""
-    moved = scale.spread(places, gap, 0.0, 100.0)
+    moved = axes.spread(places, gap, 0.0, 100.0)
     order = sorted(range(len(places)), key=lambda i: places[i])
     fits = min(gap, 100.0 / max(len(places) - 1, 1))
     assert all(-1e-6 <= place <= 100 + 1e-6 for place in moved)
     assert all(moved[b] - moved[a] >= fits - 1e-6 for a, b in pairwise(order))
 
 
+@given(st.lists(st.floats(-50, 150), min_size=1, max_size=30), st.floats(0.5, 3))
+def test_spread_is_isotonic_regression(places: list[float], gap: float) -> None:
+    """Where there is room, the places are scikit-learn's least-squares solution, put back into the bounds."""
+    steps = gap * np.arange(len(places))
+    level = isotonic_regression(np.sort(places) - steps, y_min=0.0, y_max=100.0 - steps[-1])
+    assert np.sort(axes.spread(places, gap, 0.0, 100.0)) == pytest.approx(level + steps, abs=1e-9)
+
+
 def test_spread_moves_no_more_than_needed() -> None:
     """Two at 50 part by half the gap each; one far away stays."""
-    assert scale.spread([50, 90, 50], 10, 0, 100) == [45, 90, 55]
+    assert axes.spread([50, 90, 50], 10, 0, 100) == [45, 90, 55]
 
 
 @given(st.floats(-5, 5), st.floats(1e-6, 10))
 def test_ticks_are_few_round_and_inside(low: float, span: float) -> None:
     """A linear scale has two to eight ticks, in rising order, none outside."""
-    made = scale.linear([low, low + span], 0, 100)
+    made = axes.linear([low, low + span], 0, 100)
     ticks = made.ticks()
     assert 2 <= len(ticks) <= 8
     assert ticks == sorted(set(ticks))
@@ -102,9 +111,9 @@ def test_ticks_are_few_round_and_inside(low: float, span: float) -> None:
 
 def test_shares_take_a_logarithmic_scale_when_they_double_and_double_again() -> None:
     """From 5 % to 40 % a doubling is a step of its own; 20 % to 40 % is linear; none is above 1."""
-    wide = scale.shares([0.05, 0.4], 0, 300)
+    wide = axes.shares([0.05, 0.4], 0, 300)
     assert wide.log
     assert wide(0.1) - wide(0.05) == pytest.approx(wide(0.2) - wide(0.1))
     assert {0.05, 0.1, 0.2} <= set(wide.ticks())
-    assert not scale.shares([0.2, 0.4], 0, 300).log
-    assert max(scale.shares([1.0], 0, 300).ticks()) <= 1.0
+    assert not axes.shares([0.2, 0.4], 0, 300).log
+    assert max(axes.shares([1.0], 0, 300).ticks()) <= 1.0
