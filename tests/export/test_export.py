@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from flows.body import Plain, Stage, body
+from flows.stages import run_pipeline
 from pipeline.core.config import parse, read_toml
 from pipeline.core.errors import ConfigError, StorageError, TableError
 from pipeline.dataset import parts
@@ -21,7 +21,7 @@ from pipeline.dataset.sources import locate
 from pipeline.export import formats as export
 from pipeline.export import trec as export_trec
 from pipeline.ranker.predict import predict
-from pipeline.run.job import Job
+from pipeline.run.execute import Stage
 
 MIXED = "mixed-40-guard75"
 
@@ -71,7 +71,7 @@ def test_each_bag_is_a_training_set_of_its_own(small_run: Path, tmp_path: Path) 
     run = Path(shutil.copytree(small_run, tmp_path / "run"))
     arm = "mixed-40-guard75-bag2"
     config = parse(read_toml(run / "config.toml"))
-    body(Job(None, run, config=config, arms=[arm]), Plain(), until=Stage.TRAIN)
+    run_pipeline(None, run, config=config, arms=[arm], last_stage=Stage.TRAIN)
     facts = export.run(run, tmp_path / "out", arm=arm, kind="letor")
     names = ["train-1.txt.gz", "train-1.weights", "train-2.txt.gz", "train-2.weights"]
     assert [name for name in facts["files"] if name.startswith("train")] == names
@@ -304,11 +304,12 @@ def lose(name: str) -> Callable[[Path], None]:
 
 
 def test_a_set_that_lost_one_of_its_parts_is_not_handed_over(small_run: Path, tmp_path: Path) -> None:
-    """A part that the manifest names must be there, even where another part is."""
+    """A part that a record names must be there, even where another part is."""
     root = Path(shutil.copytree(small_run, tmp_path / "run"))
-    manifest = json.loads((root / "manifest.json").read_text())
-    manifest["steps"]["prepared/random-40"]["outputs"]["prepared/random-40/part-00001.parquet"] = "0" * 64
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    file = root / ".steps" / "prepared" / "random-40.json"
+    record = json.loads(file.read_text())
+    record["outputs"]["prepared/random-40/part-00001.parquet"] = "0" * 64
+    file.write_text(json.dumps(record))
     with pytest.raises(StorageError, match=r"part-00001\.parquet: not there"):
         export.run(root, tmp_path / "out", arm="random-40", kind="letor")
 
@@ -321,7 +322,7 @@ def test_a_set_that_lost_one_of_its_parts_is_not_handed_over(small_run: Path, tm
         (lose("models/random-40.txt"), "trec", StorageError, "no model of random-40"),
         (lose("dataset/dataset.json"), "trec", StorageError, r"no readable dataset\.json"),
         (lose("config.toml"), "trec", ConfigError, "not a run"),
-        (lose("manifest.json"), "trec", ConfigError, "no arm is selected yet"),
+        (lambda root: shutil.rmtree(root / ".steps"), "trec", ConfigError, "no arm is selected yet"),
     ],
 )
 def test_a_spoiled_run_is_not_handed_over(

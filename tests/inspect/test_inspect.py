@@ -80,11 +80,10 @@ def test_spoiled_outputs_are_told_apart(copied: Path) -> None:
 
 def test_a_step_made_from_an_earlier_input_is_stale(copied: Path) -> None:
     """When the scores were made anew, what was selected by the old ones is stale."""
-    file = copied / "manifest.json"
-    manifest = json.loads(file.read_text())
-    inputs = manifest["steps"]["selection/random-40"]["inputs"]["scores"]
-    inputs["scores.parquet"] = "0" * 64
-    file.write_text(json.dumps(manifest))
+    file = copied / ".steps" / "selection" / "random-40.json"
+    record = json.loads(file.read_text())
+    record["inputs"]["scores"]["scores.parquet"] = "0" * 64
+    file.write_text(json.dumps(record))
     assert states(inspect(copied)) == {"selection/random-40": "stale"}
 
 
@@ -109,20 +108,19 @@ def test_an_unfinished_run_with_folds_lists_what_is_missing(folds_run: Path) -> 
 
 
 def test_a_run_without_a_dataset_waits_for_its_source(tmp_path: Path) -> None:
-    """A run interrupted while reading has all its steps missing, and needs its source again."""
+    """A run that lost its dataset needs its source again; what comes behind depends on it."""
     (tmp_path / "config.toml").write_text("seed = 3\n")
     facts = inspect(tmp_path)
     assert {step["state"] for step in facts["steps"]} == {"missing"}
     assert facts["dataset"] is None
     assert facts["finish"] == f"ranksieve run SOURCE --out {tmp_path}"
-    assert "17 missing" in screen(facts)
+    assert "1 missing" in screen(facts)
 
 
-def test_a_run_whose_manifest_or_settings_are_damaged_is_one_line(copied: Path) -> None:
-    """A damaged manifest and damaged settings are named, not shown as a traceback."""
-    (copied / "manifest.json").write_text("{")
-    with pytest.raises(StorageError, match=r"manifest\.json: not readable"):
-        inspect(copied)
+def test_a_run_whose_records_or_settings_are_damaged(copied: Path) -> None:
+    """A step whose record cannot be read is missing; damaged settings are named, not shown as a traceback."""
+    (copied / ".steps" / "summary.json").write_text("{")
+    assert states(inspect(copied)) == {"summary": "missing"}
     (copied / "config.toml").write_text("seed = ")
     with pytest.raises(ConfigError, match=r"config\.toml: not a readable TOML file"):
         inspect(copied)
