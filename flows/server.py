@@ -166,7 +166,8 @@ def serve(*, cron: str | None, every: float | None, parameters: dict[str, Any]) 
             f'--cron {cron!r}: not a schedule; write five fields, such as "0 2 * * *"'
         ) from None
     schedule = {"cron": cron} if cron is not None else {"interval": every}
-    prepare.serve(name="ranksieve", parameters=parameters, print_starting_message=True, **schedule)
+    # One at a time: a run that takes longer than the schedule allows lets the next one wait.
+    prepare.serve(name="ranksieve", parameters=parameters, limit=1, print_starting_message=True, **schedule)
 
 
 def _answers(url: str) -> bool:

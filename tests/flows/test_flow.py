@@ -1,19 +1,15 @@
 """The flow against real Prefect servers, run as a user runs it: in a process of its own."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import polars as pl
 import pytest
 
-from tests.samples import write_letor_source
+from tests.flows.conftest import ranksieve
 
 pytestmark = pytest.mark.flow
 
@@ -25,15 +21,6 @@ SETTINGS = [
     "--arms",
     "all,random-20,top-20,mixed-20-guard75",
 ]
-
-
-def ranksieve(*arguments: object, home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command line with a Prefect home of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "flows.cli.commands", *map(str, arguments)],
-        env={**os.environ, "PREFECT_HOME": str(home), **environment},
-        capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
 
 
 def results(run: Path) -> dict[str, bytes]:
@@ -48,12 +35,6 @@ def results(run: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small LETOR source."""
-    return write_letor_source(tmp_path_factory.mktemp("source") / "small", queries=12, documents=15)
-
-
-@pytest.fixture(scope="module")
 def plain(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run without Prefect, on one thread."""
     root = tmp_path_factory.mktemp("plain") / "run"
@@ -62,45 +43,6 @@ def plain(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return root
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server on a free port of this machine; it ends with the tests."""
-    home = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    environment = {
-        **os.environ, "PREFECT_HOME": str(home), "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }  # fmt: skip
-    command = [
-        "prefect.server.api.server:create_app",
-        "--factory",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    with (home / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *command], env=environment, stdout=log, stderr=log
-        )
-    try:
-        deadline = time.monotonic() + 150
-        while time.monotonic() < deadline:
-            try:
-                if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.2)
-        else:
-            pytest.fail(f"no server: {(home / 'log').read_text()[-500:]}")
-        yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 def test_configured_server_sees_the_run_and_the_bytes_are_those_of_a_plain_one(
@@ -173,7 +115,7 @@ def test_mistake_under_prefect_is_one_line(source: Path, server: str, tmp_path: 
     done = ranksieve("run", bad, "--out", tmp_path / "run", *SETTINGS, home=tmp_path, PREFECT_API_URL=server)
     assert done.returncode == 2
     # A slow machine may print progress before.
-    assert [line for line in done.stderr.splitlines() if "reading" not in line and line.strip()] == [
+    assert [line for line in done.stderr.splitlines() if line.startswith("ranksieve")] == [
         f"ranksieve: {bad / 'test.txt'}:2:9: feature index 0 in '0:3'; indexes count from 1, so add 1 to all of them"
     ]
     assert not (tmp_path / "run" / "dataset").exists()
