@@ -11,7 +11,7 @@ import polars as pl
 from pipeline.core.config import SelectConfig
 from pipeline.core.errors import ConfigError, did_you_mean
 from pipeline.negatives.budget import EVERYTHING, Budget, percent, share
-from pipeline.negatives.choice import Choice
+from pipeline.negatives.result import Choice
 from pipeline.negatives.guards import GUARDS, Aside
 from pipeline.negatives.strategies import STRATEGIES
 

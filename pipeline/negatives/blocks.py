@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.dataset import parts
-from pipeline.negatives.choice import REASON
+from pipeline.negatives.result import REASON
 from pipeline.negatives.context import edges, run_starts
 
 ROWS: Final = 1 << 20
@@ -101,7 +101,7 @@ class Writer:
         self._writer.close()
 
     def write(self, selection: pl.DataFrame) -> dict[str, int]:
-        """Write SELECTION, its reasons :data:`~pipeline.negatives.choice.REASON`; returns how often each occurs."""
+        """Write SELECTION, its reasons :data:`~pipeline.negatives.result.REASON`; returns how often each occurs."""
         at = self._schema.get_field_index("reason")
         words = tally(selection["reason"])
         reasons = worded(selection["reason"], words)

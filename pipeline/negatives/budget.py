@@ -8,7 +8,7 @@ from typing import Final, Literal, Self, cast
 import polars as pl
 
 from pipeline.core.errors import ConfigError
-from pipeline.negatives.choice import share_of, up_to
+from pipeline.negatives.result import share_of, up_to
 
 Unit = Literal["", "n", "p"]
 

@@ -2,7 +2,7 @@
 
 The expressions of a strategy say of every row why it is kept or left. A choice that nobody reads needs the rows
 alone, and most strategies keep so many of a query's hardest candidates and draw so many of the others
-(:class:`~pipeline.negatives.choice.Counts`). Both ways keep the same rows at the same weights. On 295,878 rows a
+(:class:`~pipeline.negatives.result.Counts`). Both ways keep the same rows at the same weights. On 295,878 rows a
 choice of `mixed-10-guard75` takes a fifth of the processor time that the expressions take.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline.negatives.choice import Counts
+from pipeline.negatives.result import Counts
 from pipeline.negatives.context import order_within
 
 Ints = npt.NDArray[np.int64]

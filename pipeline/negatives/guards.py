@@ -16,7 +16,7 @@ from typing import Final
 import polars as pl
 
 from pipeline.negatives import training
-from pipeline.negatives.choice import Need, share_of
+from pipeline.negatives.result import Need, share_of
 from pipeline.negatives.context import QUERY
 
 

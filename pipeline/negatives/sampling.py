@@ -12,7 +12,7 @@ from dataclasses import replace
 import polars as pl
 
 from pipeline.negatives import training
-from pipeline.negatives.choice import Choice, Counts, Need, one, why
+from pipeline.negatives.result import Choice, Counts, Need, one, why
 from pipeline.negatives.context import QUERY, rank_within
 
 

@@ -19,7 +19,7 @@ from pipeline.dataset import parts
 from pipeline.negatives import blocks, context, counting
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.budget import Budget
-from pipeline.negatives.choice import REASON, Counts, Need, one, said
+from pipeline.negatives.result import REASON, Counts, Need, one, said
 from pipeline.negatives.grades import grade
 from pipeline.negatives.training import Training
 from pipeline.ranker.fit import MAX_QUERY_ROWS
@@ -125,7 +125,7 @@ class Selector:
         round: int = 0,
         first_kept_round: pl.Series | None = None,
     ) -> pl.DataFrame:
-        """Return SELECTION as :meth:`selection` does, its reasons :data:`~pipeline.negatives.choice.REASON`."""
+        """Return SELECTION as :meth:`selection` does, its reasons :data:`~pipeline.negatives.result.REASON`."""
         names = ["neg_rank", "kept", "weight", "reason", *self._grade]
         given = self._rows.select("row_id", "qid", "label", "score")
         given = given if score is None else given.with_columns(score=score)

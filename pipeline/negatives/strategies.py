@@ -1,6 +1,6 @@
 """Strategies: which of a query's candidate negatives to keep.
 
-A strategy is a function of keyword parameters that returns a :class:`~pipeline.negatives.choice.Choice` of
+A strategy is a function of keyword parameters that returns a :class:`~pipeline.negatives.result.Choice` of
 Polars expressions over the context columns (see :mod:`pipeline.negatives.context`). ``kept`` is looked at on
 candidates only. To add one: write the function, add one entry to :data:`STRATEGIES`.
 
@@ -17,7 +17,7 @@ from typing import Final
 import polars as pl
 
 from pipeline.negatives import training
-from pipeline.negatives.choice import Choice, Counts, Need, Strategy, one, said, share_of, up_to, why
+from pipeline.negatives.result import Choice, Counts, Need, Strategy, one, said, share_of, up_to, why
 from pipeline.negatives.context import QUERY, rank_within
 from pipeline.negatives.sampling import distance_weighted, popularity, random, softmax
 

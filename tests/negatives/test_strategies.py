@@ -11,7 +11,7 @@ from pipeline.core.config import SelectConfig
 from pipeline.negatives import context
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.budget import Budget
-from pipeline.negatives.choice import share_of
+from pipeline.negatives.result import share_of
 from pipeline.negatives.strategies import STRATEGIES
 from pipeline.negatives.training import Training
 from tests.samples import scores_of, training_of
