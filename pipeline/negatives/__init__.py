@@ -1,6 +1,7 @@
-"""SCORES -> SELECTION: which negatives to keep, with what weight, and why.
+"""SCORES -> SELECTION -> PREPARED: which negatives to keep, with what weight, and why.
 
-``context`` and ``training`` give the columns a strategy may read, ``guards`` set likely false negatives aside,
-``strategies`` choose among the rest (those in ``sampling`` at random), ``budget`` says how many, ``arms`` names
-the combinations, and ``select`` puts them together; ``dynamic`` does so again while a ranker grows.
+``context`` and ``training`` give the columns that guards and strategies read. ``guards`` exclude likely false
+negatives; ``strategies`` choose among the rest (those in ``sampling`` at random); ``budget`` says how many;
+``limits`` cuts queries that are too long; ``arms`` names the combinations. ``select`` puts them together, ``blocks``
+reads and writes, ``prepare`` copies the kept rows, and ``dynamic`` selects again while a ranker grows.
 """

@@ -6,30 +6,28 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-import polars as pl
-
 from pipeline.core.config import SelectConfig
 from pipeline.core.errors import ConfigError, did_you_mean
-from pipeline.negatives.budget import EVERYTHING, Budget, percent, share
-from pipeline.negatives.choice import Choice
-from pipeline.negatives.guards import GUARDS, Aside
+from pipeline.negatives.budget import EVERYTHING, Budget, format_percent, parse_percent
+from pipeline.negatives.guards import GUARDS, Exclusion
+from pipeline.negatives.result import StrategyResult
 from pipeline.negatives.strategies import STRATEGIES
 
 BASELINE: Final = "all"
 CONTROL: Final = "random"
-MOST_TREES: Final = 100_000
-MOST_BAGS: Final = 32
+MAX_TREES: Final = 100_000
+MAX_BAGS: Final = 32
 """The column ``bags`` of SELECTION has a bit for each."""
-MOST_ROUNDS: Final = 100
-_WAYS: Final = {"dynamic": "every", "rounds": "rounds", "bag": "bags"}
-"""Suffixes that say how to train, of which a name has one, and their groups in its specification."""
+MAX_ROUNDS: Final = 100
+_TRAINING_SUFFIXES: Final = {"dynamic": "reselect_every", "rounds": "rounds", "bag": "bags"}
+"""Suffixes that say how to train, of which a name has at most one, and their groups in its pattern."""
 T = TypeVar("T")
 _GUARD: Final = re.compile(rf"-({'|'.join(GUARDS)})(\d+(?:\.\d+)?|max)?")
-_SPECIFICATION: Final = re.compile(
+_NAME: Final = re.compile(
     rf"(?P<strategy>[a-z]+(?:-[a-z]+)*?)(?:-(?P<budget>[np]?\d+(?:\.\d+)?))?(?P<guards>(?:{_GUARD.pattern})*)"
-    r"(?P<graded>-graded)?(?:-dynamic(?P<every>\d+))?(?:-rounds(?P<rounds>\d+))?(?:-bag(?P<bags>\d+))?"
+    r"(?P<graded>-graded)?(?:-dynamic(?P<reselect_every>\d+))?(?:-rounds(?P<rounds>\d+))?(?:-bag(?P<bags>\d+))?"
 )
-_SHAPE: Final = (
+_USAGE: Final = (
     "write STRATEGY-PERCENT, STRATEGY-nCOUNT or STRATEGY-pPER_POSITIVE, then any of -guardPERCENTILE, -neardup"
     " and -skipPERCENT, then -graded, then -dynamicTREES, -roundsRANKERS or -bagSETS, like mixed-20-guard75-bag4"
 )
@@ -43,17 +41,18 @@ class Arm:
         strategy: A key of :data:`~pipeline.negatives.strategies.STRATEGIES`.
         budget: How many of each query's negatives to keep; everything for `all`.
         guards: Keys of :data:`~pipeline.negatives.guards.GUARDS`, in its order, each with its share or None.
-        every: Choose anew every so many trees (see :mod:`pipeline.negatives.dynamic`); None: choose once.
-        bags: Prepare so many training sets, each with draws of its own, and average their rankers.
-        rounds: Train so many rankers one after the other, each on what the one before it adds to the choice
-            (see :mod:`pipeline.negatives.dynamic`).
+        reselect_every: Trees between two choices of negatives (see :mod:`pipeline.negatives.dynamic`); None:
+            choose once.
+        bags: Training sets to prepare, each with draws of its own; their rankers are averaged.
+        rounds: Rankers to train one after the other, each on what the one before it adds to the choice (see
+            :mod:`pipeline.negatives.dynamic`).
         graded: Hard negatives are a grade of their own (see :mod:`pipeline.negatives.grades`).
     """
 
     strategy: str
     budget: Budget = EVERYTHING
     guards: tuple[tuple[str, float | None], ...] = ()
-    every: int | None = None
+    reselect_every: int | None = None
     bags: int = 1
     rounds: int = 1
     graded: bool = False
@@ -66,16 +65,19 @@ class Arm:
 
     @property
     def _suffix(self) -> str:
-        guards = "".join(f"-{guard}{'' if of is None else percent(of)}" for guard, of in self.guards)
-        guards += "-graded" if self.graded else ""
-        dynamic = "" if self.every is None else f"-dynamic{self.every}"
+        guards = "".join(
+            f"-{guard}{'' if share is None else format_percent(share)}" for guard, share in self.guards
+        )
+        graded = "-graded" if self.graded else ""
+        dynamic = "" if self.reselect_every is None else f"-dynamic{self.reselect_every}"
         rounds = f"-rounds{self.rounds}" if self.rounds > 1 else ""
-        return guards + dynamic + rounds + (f"-bag{self.bags}" if self.bags > 1 else "")
+        bags = f"-bag{self.bags}" if self.bags > 1 else ""
+        return guards + graded + dynamic + rounds + bags
 
     @property
     def chooses_again(self) -> bool:
         """Whether its own ranker decides what it trains on: it is selected and trained in one step."""
-        return self.every is not None or self.rounds > 1
+        return self.reselect_every is not None or self.rounds > 1
 
     @property
     def control(self) -> str | None:
@@ -88,39 +90,40 @@ class Arm:
         """Whether initial rankers have to score the rows first; not for an arm that keeps them all."""
         return self != Arm(BASELINE)
 
-    def choice(self, config: SelectConfig, *, n: pl.Expr | None = None) -> Choice:
-        """Return what the arm's strategy says of each candidate; ``n``: the budget's, where that is known."""
-        return _call(STRATEGIES[self.strategy], config, n=self.budget.n if n is None else n)
+    def result(self, config: SelectConfig) -> StrategyResult:
+        """Return what the arm's strategy says of each candidate."""
+        return _call_with_settings(STRATEGIES[self.strategy], config, n=self.budget.n)
 
-    def asides(self, config: SelectConfig) -> list[Aside]:
+    def exclusions(self, config: SelectConfig) -> list[Exclusion]:
         """Return what the arm's guards say of each negative."""
-        return [_call(GUARDS[guard], config, share=of) for guard, of in self.guards]
+        return [_call_with_settings(GUARDS[guard], config, share=share) for guard, share in self.guards]
 
     def options(self, config: SelectConfig) -> dict[str, Any]:
         """Return the settings that decide the arm's outcome, by name."""
         functions = [STRATEGIES[self.strategy], *(GUARDS[guard] for guard, _ in self.guards)]
-        names = {name for function in functions for name in _parameters(function)} - {"n", "share"}
+        names = {name for function in functions for name in _parameter_names(function)} - {"n", "share"}
         return {name: getattr(config, name) for name in sorted(names)}
 
     def reads(self, config: SelectConfig) -> set[str]:
         """Return what the arm needs of the training split beside the keys: ``doc_id``, ``features``."""
-        needs = [self.choice(config).need, *(aside.need for aside in self.asides(config))]
-        return {need.reads for need in needs if need is not None}
+        columns = [each.extra_column for each in self.exclusions(config)]
+        columns.append(self.result(config).extra_column)
+        return {column.reads for column in columns if column is not None}
 
     def keeps_everything(self, facts: Mapping[str, Any]) -> bool:
-        """Tell from the facts of its selection whether the arm trains on the training split as it is."""
+        """Return whether, by the facts of its selection, the arm trains on the training split unchanged."""
         whole = facts["rows"] == facts["of_rows"] and not facts["weighted"]
         return bool(whole and self.bags == 1 and not self.graded)
 
 
-def _parameters(function: Callable[..., Any]) -> list[str]:
+def _parameter_names(function: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
-def _call(function: Callable[..., T], config: SelectConfig, **given: Any) -> T:
+def _call_with_settings(function: Callable[..., T], config: SelectConfig, **given: Any) -> T:
     """Call a strategy or a guard with the parameters it takes: those given, and settings of the same name."""
     known = dict(config) | given
-    return function(**{name: known[name] for name in _parameters(function)})
+    return function(**{name: known[name] for name in _parameter_names(function)})
 
 
 def preferred(config: SelectConfig) -> Arm:
@@ -141,10 +144,10 @@ def parse(name: str) -> Arm:
     Raises:
         ConfigError: No such strategy, a budget or guard out of range, or a budget for `all`.
     """
-    match = _SPECIFICATION.fullmatch(name)
+    match = _NAME.fullmatch(name)
     strategy = match["strategy"] if match else name
     if match is None and any(name.startswith(f"{known}-") for known in STRATEGIES):
-        raise ConfigError(f"arm {name!r}: {_SHAPE}")
+        raise ConfigError(f"arm {name!r}: {_USAGE}")
     if match is None or strategy not in STRATEGIES:
         raise ConfigError(f"no strategy {strategy!r}.{did_you_mean(strategy, STRATEGIES)}")
     budget = EVERYTHING if match["budget"] is None else Budget.parse(match["budget"], where=f"arm {name!r}")
@@ -153,55 +156,58 @@ def parse(name: str) -> Arm:
             f"arm {name!r}: {BASELINE!r} keeps every negative; did you mean {CONTROL}-{match['budget']}?"
         )
     where = f"arm {name!r}"
-    _require_one(match, where=where)
-    every = None if match["every"] is None else _every(match["every"], strategy, where=where)
-    bags = 1 if match["bags"] is None else _bags(match["bags"], strategy, where=where)
-    rounds = 1 if match["rounds"] is None else _rounds(match["rounds"], strategy, where=where)
+    _require_one_training_suffix(match, where=where)
+    reselect_every, rounds, bags = (
+        None if match[group] is None else check(match[group], strategy, where=where)
+        for group, check in (("reselect_every", _trees), ("rounds", _rounds), ("bags", _bags))
+    )
     graded = match["graded"] is not None
     if graded:
-        _require_grades(strategy, every, where=where)
-    return Arm(strategy, budget, _guards(match["guards"], where=where), every, bags, rounds, graded)
+        _require_gradable(strategy, reselect_every, where=where)
+    guards = _guards(match["guards"], where=where)
+    return Arm(strategy, budget, guards, reselect_every, bags or 1, rounds or 1, graded)
 
 
-def _require_grades(strategy: str, every: int | None, *, where: str) -> None:
+def _default_result(strategy: str) -> StrategyResult:
+    """Return what a strategy says of each candidate under the default settings."""
+    return Arm(strategy).result(SelectConfig())
+
+
+def _require_gradable(strategy: str, reselect_every: int | None, *, where: str) -> None:
     """Raise why an arm cannot be graded."""
-    if _choice(strategy).hard is None:
-        able = ", ".join(name for name in STRATEGIES if _choice(name).hard is not None)
+    if _default_result(strategy).hard is None:
+        able = ", ".join(name for name in STRATEGIES if _default_result(name).hard is not None)
         raise ConfigError(
             f"{where}: {strategy!r} does not keep hard negatives apart from easy ones; leave -graded out, or"
             f" take one of {able}"
         )
-    if every is not None:
-        raise ConfigError(f"{where}: -graded and -dynamic{every} do not go together; leave one of them out")
+    if reselect_every is not None:
+        raise ConfigError(
+            f"{where}: -graded and -dynamic{reselect_every} do not go together; leave one of them out"
+        )
 
 
-def _choice(strategy: str) -> Choice:
-    """Return what a strategy says of every negative, under the usual settings."""
-    return _call(STRATEGIES[strategy], SelectConfig(), n=EVERYTHING.n)
-
-
-def _require_one(match: re.Match[str], *, where: str) -> None:
-    """Raise two ways to train that do not go together."""
-    given = [f"-{way}{match[group]}" for way, group in _WAYS.items() if match[group]]
+def _require_one_training_suffix(match: re.Match[str], *, where: str) -> None:
+    """Raise two suffixes that do not go together."""
+    given = [f"-{suffix}{match[group]}" for suffix, group in _TRAINING_SUFFIXES.items() if match[group]]
     if len(given) > 1:
         raise ConfigError(f"{where}: {given[0]} and {given[1]} do not go together; leave one of them out")
 
 
-def _draws(strategy: str) -> bool:
-    """Tell whether a strategy draws at random, or else goes by the scores alone."""
-    return "draw" in _choice(strategy).kept.meta.root_names()
+def _draws_at_random(strategy: str) -> bool:
+    return "draw" in _default_result(strategy).kept.meta.root_names()
 
 
 def can_be_bagged(arm: Arm) -> bool:
-    """Tell whether training sets of the arm would differ, and are drawn before it is trained."""
-    return _draws(arm.strategy) and not arm.chooses_again
+    """Return whether training sets of the arm would differ, and are drawn before it is trained."""
+    return _draws_at_random(arm.strategy) and not arm.chooses_again
 
 
 def _rounds(written: str, strategy: str, *, where: str) -> int:
     """Read the number of rankers in ``-rounds3``."""
-    if not 2 <= int(written) <= MOST_ROUNDS:
-        raise ConfigError(f"{where}: -rounds takes a number of rankers from 2 to {MOST_ROUNDS}")
-    if strategy == BASELINE or _draws(strategy):
+    if not 2 <= int(written) <= MAX_ROUNDS:
+        raise ConfigError(f"{where}: -rounds takes a number of rankers from 2 to {MAX_ROUNDS}")
+    if strategy == BASELINE or _draws_at_random(strategy):
         raise ConfigError(
             f"{where}: -rounds adds what the scores choose, and {strategy!r} does not go by scores alone; take"
             f" false-positive, or leave -rounds{written} out"
@@ -211,9 +217,9 @@ def _rounds(written: str, strategy: str, *, where: str) -> int:
 
 def _bags(written: str, strategy: str, *, where: str) -> int:
     """Read the number of training sets in ``-bag4``."""
-    if not 2 <= int(written) <= MOST_BAGS:
-        raise ConfigError(f"{where}: -bag takes a number of training sets from 2 to {MOST_BAGS}")
-    if not _draws(strategy):
+    if not 2 <= int(written) <= MAX_BAGS:
+        raise ConfigError(f"{where}: -bag takes a number of training sets from 2 to {MAX_BAGS}")
+    if not _draws_at_random(strategy):
         raise ConfigError(
             f"{where}: {strategy!r} draws nothing, so its {written} training sets would be the same; leave"
             f" -bag{written} out"
@@ -221,14 +227,14 @@ def _bags(written: str, strategy: str, *, where: str) -> int:
     return int(written)
 
 
-def _every(written: str, strategy: str, *, where: str) -> int:
+def _trees(written: str, strategy: str, *, where: str) -> int:
     """Read the number of trees in ``-dynamic10``."""
     if strategy == BASELINE:
         raise ConfigError(
             f"{where}: {BASELINE!r} keeps the same rows every time; leave -dynamic{written} out"
         )
-    if not 1 <= int(written) <= MOST_TREES:
-        raise ConfigError(f"{where}: -dynamic takes a number of trees from 1 to {MOST_TREES:,}")
+    if not 1 <= int(written) <= MAX_TREES:
+        raise ConfigError(f"{where}: -dynamic takes a number of trees from 1 to {MAX_TREES:,}")
     return int(written)
 
 
@@ -236,15 +242,15 @@ def _guards(suffix: str, *, where: str) -> tuple[tuple[str, float | None], ...]:
     """Read suffixes such as ``-guard75-skip5``, each at most once."""
     found: dict[str, float | None] = {}
     for guard, written in _GUARD.findall(suffix):
-        takes_share = "share" in _parameters(GUARDS[guard])
-        of = share("100" if written == "max" else written) if written else None
-        if (of is not None) != takes_share or (written == "max" and guard != "guard"):
-            raise ConfigError(f"{where}: {_SHAPE}")
-        if of is not None and of > 1:
+        takes_share = "share" in _parameter_names(GUARDS[guard])
+        share = parse_percent("100" if written == "max" else written) if written else None
+        if (share is not None) != takes_share or (written == "max" and guard != "guard"):
+            raise ConfigError(f"{where}: {_USAGE}")
+        if share is not None and share > 1:
             raise ConfigError(f"{where}: the percentage of -{guard} must be at most 100")
         if guard in found:
             raise ConfigError(f"{where}: -{guard} can be given once")
-        found[guard] = of
+        found[guard] = share
     return tuple((guard, found[guard]) for guard in GUARDS if guard in found)
 
 
@@ -257,10 +263,10 @@ def panel(config: SelectConfig, names: Iterable[str] = ()) -> list[Arm]:
         names: Arms by name instead: these and no others.
     """
     named = [parse(name) for name in names]
-    return _in_order(named or _of_settings(config))
+    return _ordered(named or _panel_of_settings(config))
 
 
-def _of_settings(config: SelectConfig) -> list[Arm]:
+def _panel_of_settings(config: SelectConfig) -> list[Arm]:
     """Return the panel of the settings, in any order and some arms more than once."""
     kinds = [parse(name) for name in config.strategies]
     for name, kind in zip(config.strategies, kinds, strict=True):
@@ -280,7 +286,7 @@ def _of_settings(config: SelectConfig) -> list[Arm]:
     return [Arm(BASELINE), *(Arm(CONTROL, budget) for budget in budgets), *arms]
 
 
-def _in_order(arms: Iterable[Arm]) -> list[Arm]:
+def _ordered(arms: Iterable[Arm]) -> list[Arm]:
     """Return each arm once; those of a budget stay as given behind its control, guarded baselines go last."""
 
     def place(arm: Arm) -> tuple[int, Budget, bool]:

@@ -5,92 +5,73 @@ A block is a row group of SELECTION, and begins with the first query at or behin
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.dataset import parts
-from pipeline.negatives.choice import REASON
-from pipeline.negatives.context import edges, run_starts
+from pipeline.negatives.context import run_starts
 
 ROWS: Final = 1 << 20
 """Rows a block aims at: fewer cost more time, as planning takes as long for few rows as for many, more memory."""
-_COLUMNS: Final = ("row_id", "qid", "label", "score")
-
-Ints = npt.NDArray[np.int64]
 
 
-def query_starts(scores: Path) -> Ints | None:
-    """Return the offsets of the queries, the end included; None where one's rows are not all together."""
-    starts, queries, rows = [np.zeros(0, np.int64)], [pl.Series()], 0
-    for table in parts.row_groups([scores], columns=["qid"]):
-        qid = pl.Series(table["qid"])
-        here = run_starts(qid)
-        if rows and len(here) and queries[-1][-1] == qid[0]:
-            here = here[1:]
-        if len(here):
-            starts.append(here + rows)
-            queries.append(qid.gather(here))
-        rows += len(qid)
-    apart = rows and pl.concat(queries[1:]).n_unique() < sum(map(len, queries))
-    return None if apart else np.append(np.concatenate(starts), rows)
+def edges(scores: Path, rows: int = ROWS) -> list[int] | None:
+    """Return where the blocks of SCORES begin, and the number of rows; None if a query's rows lie apart."""
+    qid = pl.read_parquet(scores, columns=["qid"])["qid"]
+    starts = run_starts(qid)
+    if qid.gather(starts).n_unique() < len(starts):
+        return None
+    starts = np.append(starts, len(qid))
+    first = np.searchsorted(starts, np.arange(0, len(qid), rows))
+    return [int(start) for start in np.unique(np.append(starts[first], len(qid)))]
 
 
-def read(scores: Path, starts: Ints) -> Iterator[pl.DataFrame]:
-    """Yield SCORES, but for ``fold``, block by block.
-
-    Args:
-        scores: SCORES.
-        starts: Of :func:`query_starts`.
-    """
-    sizes = np.diff(starts[edges(starts, ROWS)]).tolist()
-    waiting: list[pa.Table] = []
-    tables = parts.row_groups([scores], columns=_COLUMNS)
-    for size in sizes:
-        while (there := sum(table.num_rows for table in waiting)) < size:
-            waiting.append(next(tables))
-        rows = pa.concat_tables(waiting)
-        yield pl.DataFrame(rows.slice(0, size)).select(_COLUMNS)
-        waiting = [rows.slice(size)] if there > size else []
+def read(scores: Path, edges: list[int]) -> Iterator[pl.DataFrame]:
+    """Yield SCORES, but for ``fold``, block by block; ``edges`` are of :func:`edges`."""
+    stored = pl.scan_parquet(scores).select("row_id", "qid", "label", "score")
+    for start, end in pairwise(edges):
+        yield stored.slice(start, end - start).collect()
 
 
 class Writer:
-    """Write SELECTION, a row group for every block; what comes all at once is cut by the number of its rows.
+    """Write SELECTION, a row group for every block.
 
-    Used as a context manager. Reasons, of which there are few, are written from a dictionary of those in the
-    row group, so that the strings never are made.
+    Used as a context manager. Reasons are written as a dictionary of those in the row group, in order of the
+    alphabet.
 
     Args:
         path: File to write.
         schema: SELECTION.
+        rows: Rows that :func:`edges` aimed at; what comes all at once is cut at twice as many.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, *, rows: int = ROWS) -> None:
         at = schema.get_field_index("reason")
-        self._schema = schema.set(
-            at, pa.field("reason", pa.dictionary(pa.uint8(), pa.string()), nullable=False)
-        )
+        reason = pa.field("reason", pa.dictionary(pa.uint8(), pa.string()), nullable=False)
+        self._schema, self._rows = schema.set(at, reason), 2 * rows
         words = [field.name for field in self._schema if not pa.types.is_primitive(field.type)]
+        numbers = [name for name in schema.names if name not in (*words, "score", "kept")]
+        ids = ("row_id", "qid")
+        # Scores hardly compress and are three quarters of the file: zstd would save a tenth and take longer.
+        # Other numbers are as small in these encodings as in a dictionary, in less time.
         self._writer = pq.ParquetWriter(
-            path, self._schema, use_dictionary=words,
-            # Scores hardly compress, and are three quarters of the file: zstd would take a tenth off its bytes,
-            # and a tenth longer to write it.
+            path,
+            self._schema,
+            use_dictionary=words,
             compression="lz4",
-            # For as few bytes, once compressed, in less time than it takes to look numbers up in a dictionary.
-            column_encoding={
-                name: "DELTA_BINARY_PACKED" if name in ("row_id", "qid") else "BYTE_STREAM_SPLIT"
-                for name in schema.names if name not in (*words, "score", "kept")
-            },
-            write_statistics=["row_id", "qid", "label"], max_rows_per_page=2 * ROWS, write_batch_size=1 << 14,
-            # Or the file would say that reasons are numbers for words, which is our way to write them.
-            store_schema=False,
-        )  # fmt: skip
+            column_encoding={n: "DELTA_BINARY_PACKED" if n in ids else "BYTE_STREAM_SPLIT" for n in numbers},
+            write_statistics=[*ids, "label"],
+            max_rows_per_page=self._rows,
+            write_batch_size=1 << 14,
+            store_schema=False,  # a reader should see strings, not our dictionary
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -101,34 +82,8 @@ class Writer:
         self._writer.close()
 
     def write(self, selection: pl.DataFrame) -> dict[str, int]:
-        """Write SELECTION, its reasons :data:`~pipeline.negatives.choice.REASON`; returns how often each occurs."""
-        at = self._schema.get_field_index("reason")
-        words = tally(selection["reason"])
-        reasons = worded(selection["reason"], words)
-        table = selection.drop("reason").to_arrow().add_column(at, "reason", reasons)
-        self._writer.write_table(parts.conform(table, self._schema), row_group_size=2 * ROWS)
-        return dict(words.select("word", "count").iter_rows())
-
-
-def tally(reasons: pl.Series) -> pl.DataFrame:
-    """Return the reasons that occur as ``word, code, count``, in order of the alphabet."""
-    codes = reasons.to_physical().alias("code")
-    # A pass for each code there may be, of which there are few, is quicker than counting all row by row.
-    most = codes.max()
-    known = range(most + 1 if isinstance(most, int) else 0)
-    counts = pl.Series("count", [(codes == code).sum() for code in known], dtype=pl.Int64)
-    words = pl.DataFrame([pl.Series("code", known, dtype=pl.UInt8), counts]).filter(pl.col("count") > 0)
-    names = words["code"].cat.to(REASON).cast(pl.String).alias("word")
-    return words.select(names, "code", "count").sort("word")
-
-
-def worded(reasons: pl.Series, words: pl.DataFrame) -> pa.DictionaryArray:
-    """Return reasons with ``words``, their :func:`tally`, for a dictionary."""
-    place = np.zeros(256, dtype=np.uint8)
-    place[words["code"].to_numpy()] = np.arange(words.height)
-    # Bytes for bytes: NumPy and Polars would make every one of them an index of four or eight first.
-    codes = reasons.to_physical().to_numpy().tobytes().translate(place.tobytes())
-    # Not by way of `pa.array`, which imports pandas where there is one.
-    names = words["word"].to_arrow().cast(pa.string())
-    places = pa.Array.from_buffers(pa.uint8(), len(codes), [None, pa.py_buffer(codes)])
-    return pa.DictionaryArray.from_arrays(places, names)
+        """Write SELECTION; return how often each reason occurs."""
+        counts = dict(selection["reason"].value_counts().sort("reason").iter_rows())
+        table = selection.with_columns(pl.col("reason").cast(pl.Enum(list(counts)))).to_arrow()
+        self._writer.write_table(parts.conform(table, self._schema), row_group_size=self._rows)
+        return counts

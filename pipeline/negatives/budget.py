@@ -8,11 +8,11 @@ from typing import Final, Literal, Self, cast
 import polars as pl
 
 from pipeline.core.errors import ConfigError
-from pipeline.negatives.choice import share_of, up_to
+from pipeline.negatives.result import ceil_count, share_of_negatives
 
 Unit = Literal["", "n", "p"]
 
-MOST: Final = 10_000
+MAX_NEGATIVES: Final = 10_000
 """LightGBM takes no more rows per query, so a larger number would only look like a choice."""
 
 
@@ -45,29 +45,33 @@ class Budget:
             raise ConfigError(f"{where}: {text!r} is no budget; write n19 (negatives) or p3 (per positive)")
         unit, amount = cast(Unit, match[1]), float(match[2])
         if unit == "":
-            amount = share(match[2])
+            amount = parse_percent(match[2])
             if not 0 < amount <= 1:
                 raise ConfigError(f"{where}: the percentage of negatives must be above 0 and at most 100")
-        elif unit == "n" and not (amount.is_integer() and 1 <= amount <= MOST):
-            raise ConfigError(f"{where}: n is a whole number of negatives from 1 to {MOST:,}")
-        elif unit == "p" and not 0 < amount <= MOST:
-            raise ConfigError(f"{where}: p, negatives per positive, must be above 0 and at most {MOST:,}")
+        elif unit == "n" and not (amount.is_integer() and 1 <= amount <= MAX_NEGATIVES):
+            raise ConfigError(f"{where}: n is a whole number of negatives from 1 to {MAX_NEGATIVES:,}")
+        elif unit == "p" and not 0 < amount <= MAX_NEGATIVES:
+            raise ConfigError(
+                f"{where}: p, negatives per positive, must be above 0 and at most {MAX_NEGATIVES:,}"
+            )
         return cls(unit, amount)
 
     @property
     def name(self) -> str:
         """The budget in an arm's name: ``20``, ``n19``, ``p3``."""
-        return percent(self.amount) if self.unit == "" else f"{self.unit}{_plain(Decimal(repr(self.amount)))}"
+        if self.unit == "":
+            return format_percent(self.amount)
+        return f"{self.unit}{_format_decimal(Decimal(repr(self.amount)))}"
 
     @property
     def n(self) -> pl.Expr:
         """Negatives to keep of each query: rounded up, and no more than there are."""
         if self.unit == "":
-            return share_of(self.amount)
-        return up_to(pl.lit(self.amount) if self.unit == "n" else pl.col("pos_count") * self.amount)
+            return share_of_negatives(self.amount)
+        return ceil_count(pl.lit(self.amount) if self.unit == "n" else pl.col("pos_count") * self.amount)
 
     def expected(self, *, negatives: int, positives: int, queries: int) -> float:
-        """Return about how many negatives of a split this is, in all."""
+        """Return the expected number of negatives kept in a split."""
         wanted = {"": self.amount * negatives, "n": self.amount * queries, "p": self.amount * positives}
         return min(wanted[self.unit], float(negatives))
 
@@ -75,16 +79,16 @@ class Budget:
 EVERYTHING: Final = Budget("", 1.0)
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """Write a share as a percentage that reads back as the same float, so that no two arms share a file."""
-    return _plain(Decimal(repr(share)).scaleb(2))
+    return _format_decimal(Decimal(repr(share)).scaleb(2))
 
 
-def share(percent: str) -> float:
+def parse_percent(percent: str) -> float:
     """Read a percentage."""
     return float(Decimal(percent).scaleb(-2))
 
 
-def _plain(number: Decimal) -> str:
+def _format_decimal(number: Decimal) -> str:
     digits = f"{number:f}"
     return digits.rstrip("0").rstrip(".") if "." in digits else digits

@@ -136,7 +136,7 @@ class _Choices:
         self._negative = rows["label"].to_numpy() == 0
         self._starts = np.append(context.run_starts(rows["qid"]), rows.height)
         self._since = np.zeros(rows.height, dtype=np.uint8)
-        self.every, self.rounds = arm.every or job["trees"], arm.rounds
+        self.every, self.rounds = arm.reselect_every or job["trees"], arm.rounds
         self.rows = 0
 
     @property

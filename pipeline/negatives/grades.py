@@ -7,20 +7,7 @@ positive. After DSReg, which tells hard negatives from easy ones in training: Me
 
 Rankers are evaluated on the labels as judged, always.
 
-Measured, it does not help: `mixed-10-guard75-graded` against `mixed-10-guard75`, NDCG@10, mean over folds; the
-last line is the mean of the relative differences. Of the two gains, 0.25 does less harm on validation.
-
-================  =======================  =======================
-set               validation               test
-                  as is   g = .25  g = .5  as is   g = .25  g = .5
-================  =======================  =======================
-webis (ClueWeb)   .2897   .2812    .2619   .2890   .2925    .2980
-cranfield         .4154   .4117    .4120   .4126   .4119    .4123
-nfcorpus          .3996   .3984    .4025   .4382   .4429    .4407
-ohsumed           .4396   .4482    .4402   .4488   .4443    .4439
-MQ2008            .6987   .6941    .6979   .7045   .7003    .7025
-mean difference           -0.6 %   -1.9 %          +0.1 %   +0.5 %
-================  =======================  =======================
+Measured, it does not help: see ``tests/bench/quality.md``.
 """
 
 import polars as pl

@@ -1,12 +1,12 @@
 """Guards: which negatives are too likely to be unjudged positives to train on.
 
-A guard is a function of keyword parameters that returns :class:`Aside`: a boolean Polars expression over the
-context columns, set this negative aside, and the reason that says so. The rows stay in SELECTION with that
+A guard is a function of keyword parameters that returns an :class:`Exclusion`: a boolean Polars expression over
+the context columns, exclude this negative, and the reason that says so. The rows stay in SELECTION with that
 reason, for a person to look at. A guard whose suffix takes a percentage has it as its parameter ``share``.
 To add one: write the function, add one entry to :data:`GUARDS`.
 
 Guards look at all negatives, each for itself, so their order changes nothing but the reason: the first of
-:data:`GUARDS` that sets a row aside names it.
+:data:`GUARDS` that excludes a row names it.
 """
 
 from collections.abc import Callable
@@ -16,34 +16,34 @@ from typing import Final
 import polars as pl
 
 from pipeline.negatives import training
-from pipeline.negatives.choice import Need, share_of
 from pipeline.negatives.context import QUERY
+from pipeline.negatives.result import ExtraColumn, share_of_negatives
 
 
 @dataclass(frozen=True)
-class Aside:
+class Exclusion:
     """What a guard says of each negative.
 
     Attributes:
-        where: Set it aside; never null.
+        where: Exclude it; never null.
         reason: Why.
-        need: The column the expression reads beside those of the context.
+        extra_column: The column the expression reads beside those of the context.
     """
 
     where: pl.Expr
     reason: str
-    need: Need | None = None
+    extra_column: ExtraColumn | None = None
 
 
-Guard = Callable[..., Aside]
+Guard = Callable[..., Exclusion]
 
 
-def above_positives(*, share: float) -> Aside:
-    """Set aside the negatives that score above a quantile of their query's positives.
+def above_positives(*, share: float) -> Exclusion:
+    """Exclude the negatives that score above a quantile of their query's positives.
 
     With out-of-fold scores, a negative that a model which never saw its query puts above most known positives
     is more often an unjudged positive than a useful example. The quantile is interpolated linearly between
-    positives; a query without a positive sets nothing aside. Positive-aware mining: Moreira et al.,
+    positives; a query without a positive excludes nothing. Positive-aware mining: Moreira et al.,
     "NV-Retriever: Improving text embedding models with effective hard-negative mining", 2024.
 
     Args:
@@ -51,11 +51,11 @@ def above_positives(*, share: float) -> Aside:
     """
     positives = pl.when(pl.col("label") > 0).then(pl.col("score"))
     bound = positives.quantile(share, interpolation="linear").over(QUERY)
-    return Aside(pl.col("negative") & (pl.col("score") > bound).fill_null(False), "guarded")
+    return Exclusion(pl.col("negative") & (pl.col("score") > bound).fill_null(False), "guarded")
 
 
-def near_duplicates(*, similarity: float) -> Aside:
-    """Set aside the negatives whose features are much like those of a positive of their query.
+def near_duplicates(*, similarity: float) -> Exclusion:
+    """Exclude the negatives whose features are much like those of a positive of their query.
 
     A copy of a relevant document is relevant, whatever its judgment says, and copies are many in web
     collections: Fröbe, Bevendorff, Reimer, Potthast, Hagen, "Sampling Bias Due to Near-Duplicates in Learning
@@ -65,11 +65,11 @@ def near_duplicates(*, similarity: float) -> Aside:
         similarity: Rows whose cosine is above this are much alike.
     """
     where = pl.col("negative") & (pl.col("positive_cosine") > similarity).fill_null(False)
-    return Aside(where, "near-duplicate", Need("features", training.positive_cosine))
+    return Exclusion(where, "near-duplicate", ExtraColumn("features", training.positive_cosine))
 
 
-def hardest(*, share: float) -> Aside:
-    """Set aside the hardest negatives of every query, whether it has positives or not.
+def hardest(*, share: float) -> Exclusion:
+    """Exclude the hardest negatives of every query, whether it has positives or not.
 
     The first ranks are where unjudged positives are; this is ``range_min`` of the hard-negative miner in
     sentence-transformers, as a share instead of a rank.
@@ -77,7 +77,7 @@ def hardest(*, share: float) -> Aside:
     Args:
         share: Share of the query's negatives, rounded up.
     """
-    return Aside((pl.col("neg_rank") <= share_of(share)).fill_null(False), "skipped")
+    return Exclusion((pl.col("neg_rank") <= share_of_negatives(share)).fill_null(False), "skipped")
 
 
 GUARDS: Final[dict[str, Guard]] = {

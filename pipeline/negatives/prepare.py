@@ -12,7 +12,7 @@ from pipeline.core import tables
 from pipeline.core.errors import TableError
 from pipeline.dataset import parts
 
-_AT_ONCE: Final = 4
+_SETS_PER_PASS: Final = 4
 """Training sets written in one pass over the split: a row group of each waits in memory."""
 
 
@@ -46,8 +46,8 @@ def run(files: Sequence[Path], selection: Path, out: Path, *, bags: int = 1) -> 
     kept = stored.filter("kept").select(*columns, *(["bags"] if bags > 1 else [])).collect()
     out.mkdir()
     rows = 0
-    for first in range(0, bags, _AT_ONCE):
-        some = range(first, min(first + _AT_ONCE, bags))
+    for first in range(0, bags, _SETS_PER_PASS):
+        some = range(first, min(first + _SETS_PER_PASS, bags))
         sets = [
             (kept if bags == 1 else kept.filter((pl.col("bags") & (1 << bag)) != 0)).select(columns)
             for bag in some

@@ -12,25 +12,25 @@ from dataclasses import replace
 import polars as pl
 
 from pipeline.negatives import training
-from pipeline.negatives.choice import Choice, Counts, Need, one, why
 from pipeline.negatives.context import QUERY, rank_within
+from pipeline.negatives.result import ExtraColumn, StrategyResult, reason_when
 
 
-def random(*, n: pl.Expr) -> Choice:
+def random(*, n: pl.Expr) -> StrategyResult:
     """Keep n negatives drawn uniformly: the control at the same budget."""
-    return _drawn(rank_within("draw", pl.col("candidate")), n, kept_as="random", counts=Counts(drawn=n))
+    return _first_ranks(rank_within("draw", pl.col("candidate")), n, kept_as="random")
 
 
-def softmax(*, n: pl.Expr, temperature: float) -> Choice:
+def softmax(*, n: pl.Expr, temperature: float) -> StrategyResult:
     """Draw n with probability proportional to ``exp(z / temperature)``.
 
     ``z`` is the standardised score. A low temperature tends to `top`, a high one to a uniform draw.
     Self-adversarial sampling: Sun, Deng, Nie, Tang, "RotatE", ICLR 2019.
     """
-    return _by_weight(pl.col("z") / temperature, n, kept_as="softmax")
+    return _weighted(pl.col("z") / temperature, n, kept_as="softmax")
 
 
-def distance_weighted(*, n: pl.Expr, bins: int, clip: float) -> Choice:
+def distance_weighted(*, n: pl.Expr, bins: int, clip: float) -> StrategyResult:
     """Draw n with probability proportional to the inverse density of the scores, so that all scores come up.
 
     Wu, Manmatha, Smola, Krähenbühl, "Sampling Matters in Deep Embedding Learning", ICCV 2017. The density
@@ -40,31 +40,30 @@ def distance_weighted(*, n: pl.Expr, bins: int, clip: float) -> Choice:
     """
     z, low, high = pl.col("z"), pl.col("z_low"), pl.col("z_high")
     # Rounding must not move a score that lies on the edge of an interval.
-    place = ((z - low) / (high - low) * bins + 1e-9).floor().clip(0, bins - 1)
-    interval = pl.when(high > low).then(place).otherwise(0.0)
+    number = ((z - low) / (high - low) * bins + 1e-9).floor().clip(0, bins - 1)
+    interval = pl.when(high > low).then(number).otherwise(0.0)
     weight = pl.col("count") / (bins * pl.len().over(QUERY, "candidate", interval))
-    return _by_weight(weight.clip(upper_bound=clip).log(), n, kept_as="distance-weighted")
+    return _weighted(weight.clip(upper_bound=clip).log(), n, kept_as="distance-weighted")
 
 
-def popularity(*, n: pl.Expr, power: float) -> Choice:
+def popularity(*, n: pl.Expr, power: float) -> StrategyResult:
     """Draw n with probability proportional to the document's popularity to a power.
 
     Popularity is the number of training queries that list the document; the power 0.75 is that of word2vec's
     negative sampling (Mikolov et al., "Distributed Representations of Words and Phrases", NeurIPS 2013). Alone
     among the strategies, it lets the other queries decide about a query.
     """
-    need = Need("doc_id", training.doc_queries, once=True)
-    return replace(_by_weight(pl.col("doc_queries").log() * power, n, kept_as="popular"), need=need)
+    extra_column = ExtraColumn("doc_id", training.doc_queries, needs_scores=False)
+    result = _weighted(pl.col("doc_queries").log() * power, n, kept_as="popular")
+    return replace(result, extra_column=extra_column)
 
 
-def _by_weight(log_weight: pl.Expr, n: pl.Expr, *, kept_as: str) -> Choice:
-    """Return a weighted draw of all candidates of a query."""
-    lot = log_weight - (-pl.col("draw").log()).log()
-    place = rank_within(lot, pl.col("candidate"), descending=True)
-    return _drawn(place, n, kept_as=kept_as, counts=Counts(drawn=n, lot=lot))
+def _weighted(log_weight: pl.Expr, n: pl.Expr, *, kept_as: str) -> StrategyResult:
+    """Return a weighted draw of n of the query's candidates."""
+    sampling_key = log_weight - (-pl.col("draw").log()).log()
+    return _first_ranks(rank_within(sampling_key, pl.col("candidate"), descending=True), n, kept_as=kept_as)
 
 
-def _drawn(place: pl.Expr, n: pl.Expr, *, kept_as: str, counts: Counts) -> Choice:
-    """Return the choice of the first n places."""
-    kept = place <= n
-    return Choice(kept, why(kept, kept_as=kept_as, left_as="not drawn"), one(), counts=counts)
+def _first_ranks(rank: pl.Expr, n: pl.Expr, *, kept_as: str) -> StrategyResult:
+    kept = rank <= n
+    return StrategyResult(kept, reason_when(kept, kept_as=kept_as, left_as="not drawn"))

@@ -1,11 +1,12 @@
 """Strategies: which of a query's candidate negatives to keep.
 
-A strategy is a function of keyword parameters that returns a :class:`~pipeline.negatives.choice.Choice` of
-Polars expressions over the context columns (see :mod:`pipeline.negatives.context`). ``kept`` is looked at on
-candidates only. To add one: write the function, add one entry to :data:`STRATEGIES`.
+A strategy is a function of keyword parameters that returns a
+:class:`~pipeline.negatives.result.StrategyResult` of Polars expressions over the context columns (see
+:mod:`pipeline.negatives.context`). ``kept`` is looked at on candidates only. To add one: write the function, add
+one entry to :data:`STRATEGIES`.
 
-``n``, the number to keep, is an expression too: a share of all the negatives of the query, a number, or so
-many for each of its positives. It counts before any guard, so that a guard changes which negatives are kept
+``n``, the number to keep, is an expression too: a share of all the negatives of the query, a number, or a
+number for each of its positives. It counts before any guard, so that a guard changes which negatives are kept
 and not how many, as long as there are enough. Every strategy keeps exactly n, or all that it may choose from
 where those are fewer, and keeps the same and more when n grows.
 """
@@ -17,42 +18,47 @@ from typing import Final
 import polars as pl
 
 from pipeline.negatives import training
-from pipeline.negatives.choice import Choice, Counts, Need, Strategy, one, said, share_of, up_to, why
 from pipeline.negatives.context import QUERY, rank_within
+from pipeline.negatives.result import (
+    UNIT_WEIGHT,
+    ExtraColumn,
+    Strategy,
+    StrategyResult,
+    ceil_count,
+    reason_when,
+    share_of_negatives,
+)
 from pipeline.negatives.sampling import distance_weighted, popularity, random, softmax
 
 
-def keep_all() -> Choice:
+def keep_all() -> StrategyResult:
     """Keep every negative: the full data, the baseline of every comparison."""
-    return Choice(kept=pl.lit(True), reason=said("all"), weight=one(), by_rank=True)
+    return StrategyResult(kept=pl.lit(True), reason=pl.lit("all"))
 
 
-def top(*, n: pl.Expr) -> Choice:
+def top(*, n: pl.Expr) -> StrategyResult:
     """Keep the n hardest: Lucchese et al., "The Impact of Negative Samples on Learning to Rank", LEARNER 2017.
 
     On long lists a ranker trained on these alone never sees an easy negative and ranks them on top.
     """
     kept = pl.col("rank") <= n
-    reason = why(kept, kept_as="hard", left_as="too easy")
-    return Choice(kept, reason, one(), counts=Counts(hard=n), by_rank=True)
+    return StrategyResult(kept, reason_when(kept, kept_as="hard", left_as="too easy"))
 
 
-def semi_hard(*, n: pl.Expr, skip: float) -> Choice:
+def semi_hard(*, n: pl.Expr, skip: float) -> StrategyResult:
     """Pass over the hardest ``skip`` share, keep the next n.
 
     A rank window in the spirit of FaceNet's semi-hard negatives (Schroff, Kalenichenko, Philbin, CVPR 2015):
     the hardest are mostly unjudged or mislabelled positives.
     """
-    first = share_of(skip)
-    kept = (pl.col("rank") > first) & (pl.col("rank") <= first + n)
-    reason = (
-        pl.when(pl.col("rank") <= first).then(said("too hard"))
-        .when(kept).then(said("semi-hard")).otherwise(said("too easy"))
-    )  # fmt: skip
-    return Choice(kept, reason, one(), counts=Counts(hard=n, skip=first), by_rank=True)
+    skipped = share_of_negatives(skip)
+    too_hard = pl.col("rank") <= skipped
+    kept = ~too_hard & (pl.col("rank") <= skipped + n)
+    reason = reason_when(kept, kept_as="semi-hard", left_as="too easy")
+    return StrategyResult(kept, pl.when(too_hard).then(pl.lit("too hard")).otherwise(reason))
 
 
-def margin(*, n: pl.Expr, margin: float) -> Choice:
+def margin(*, n: pl.Expr, margin: float) -> StrategyResult:
     """Keep the n hardest that score below the positives, but by less than a margin.
 
     Semi-hard negatives as FaceNet defines them, ``s_pos - margin < s_neg < s_pos`` (Schroff, Kalenichenko,
@@ -63,16 +69,13 @@ def margin(*, n: pl.Expr, margin: float) -> Choice:
     positive = pl.col("z").filter(~pl.col("negative")).median().over(QUERY)
     below = (pl.col("score") < pl.col("pos_median")).fill_null(False)
     window = (below & (pl.col("z") > positive - margin)).fill_null(False)
-    kept = window & (_rank_within(window) <= n)
-    reason = (
-        pl.when(pl.col("pos_count") == 0).then(said("no positive"))
-        .when(~below).then(said("too hard"))
-        .when(kept).then(said("semi-hard")).otherwise(said("too easy"))
-    )  # fmt: skip
-    return Choice(kept, reason, one(), counts=Counts(hard=n, window=window))
+    kept = window & (_rank_in_window(window) <= n)
+    reason = reason_when(kept, kept_as="semi-hard", left_as="too easy")
+    reason = pl.when(below).then(reason).otherwise(pl.lit("too hard"))
+    return StrategyResult(kept, _unless_no_positive(reason))
 
 
-def false_positive(*, n: pl.Expr) -> Choice:
+def false_positive(*, n: pl.Expr) -> StrategyResult:
     """Keep the n hardest of the negatives that outrank at least one positive of their query.
 
     These are the initial ranker's mistakes, the false positives with which Sung and Poggio bootstrap a
@@ -82,20 +85,22 @@ def false_positive(*, n: pl.Expr) -> Choice:
     :mod:`pipeline.negatives.dynamic`.
     """
     mistake = (pl.col("score") > pl.col("pos_min")).fill_null(False)
-    kept = mistake & (_rank_within(mistake) <= n)
-    reason = (
-        pl.when(pl.col("pos_count") == 0).then(said("no positive"))
-        .when(kept).then(said("false positive")).otherwise(said("too easy"))
-    )  # fmt: skip
-    return Choice(kept, reason, one(), counts=Counts(hard=n, window=mistake))
+    kept = mistake & (_rank_in_window(mistake) <= n)
+    reason = reason_when(kept, kept_as="false positive", left_as="too easy")
+    return StrategyResult(kept, _unless_no_positive(reason))
 
 
-def _rank_within(window: pl.Expr) -> pl.Expr:
+def _rank_in_window(window: pl.Expr) -> pl.Expr:
     """Return 1 for the query's hardest candidate in ``window``."""
     return rank_within("rank", pl.col("candidate") & window)
 
 
-def ohem(*, n: pl.Expr, similarity: float) -> Choice:
+def _unless_no_positive(reason: pl.Expr) -> pl.Expr:
+    """Return ``reason``, but "no positive" in a query without one."""
+    return pl.when(pl.col("pos_count") == 0).then(pl.lit("no positive")).otherwise(reason)
+
+
+def ohem(*, n: pl.Expr, similarity: float) -> StrategyResult:
     """Keep the n of highest loss, none of them much like a harder one that is kept.
 
     Online hard example mining (Shrivastava, Gupta, Girshick, CVPR 2016): order by loss, suppress what overlaps
@@ -105,38 +110,34 @@ def ohem(*, n: pl.Expr, similarity: float) -> Choice:
     computing. Overlap is a cosine above ``similarity`` between the features of two rows, each feature
     standardised over the query.
     """
-    kept = (pl.col("unlike_rank") <= n).fill_null(False)
-    reason = (
-        pl.when(pl.col("unlike_rank").is_null()).then(said("too similar"))
-        .when(kept).then(said("hard")).otherwise(said("too easy"))
-    )  # fmt: skip
-    add = partial(training.unlike_rank, similarity=similarity)
-    return Choice(kept, reason, one(), need=Need("features", add))
+    rank = pl.col("unlike_rank")
+    kept = (rank <= n).fill_null(False)
+    reason = reason_when(kept, kept_as="hard", left_as="too easy")
+    reason = pl.when(rank.is_null()).then(pl.lit("too similar")).otherwise(reason)
+    extra_column = ExtraColumn("features", partial(training.unlike_rank, similarity=similarity))
+    return StrategyResult(kept, reason, extra_column=extra_column)
 
 
-def mixed(*, n: pl.Expr, hard_share: float) -> Choice:
+def mixed(*, n: pl.Expr, hard_share: float) -> StrategyResult:
     """Keep the hardest ``ceil(hard_share * n)`` and draw the others uniformly from the rest.
 
     The random ones are weighted by rest / drawn, the inverse of the probability of being drawn, so that they
     stand for all the negatives they were drawn from (Horvitz and Thompson, JASA 1952).
     """
-    hard_count = up_to(n * hard_share)
+    hard_count = ceil_count(n * hard_share)
     hard = pl.col("rank") <= hard_count
     rest = pl.col("count") - pl.min_horizontal("count", hard_count)
     drawn = pl.min_horizontal(n - hard_count, rest)
-    lot = rank_within("draw", pl.col("candidate") & ~hard)
-    kept = hard | (lot <= drawn)
-    reason = pl.when(hard).then(said("hard")).when(kept).then(said("random")).otherwise(said("not drawn"))
+    kept = hard | (rank_within("draw", pl.col("candidate") & ~hard) <= drawn)
+    reason = reason_when(kept, kept_as="random", left_as="not drawn")
+    reason = pl.when(hard).then(pl.lit("hard")).otherwise(reason)
     weight = pl.when(hard).then(1.0).otherwise(rest / drawn).cast(pl.Float32)
-    counts = Counts(hard=hard_count, drawn=n - hard_count, weighted=True)
-    return Choice(kept, reason, weight, hard=hard, counts=counts)
+    return StrategyResult(kept, reason, weight, hard=hard)
 
 
-def mixed_unweighted(*, n: pl.Expr, hard_share: float) -> Choice:
+def mixed_unweighted(*, n: pl.Expr, hard_share: float) -> StrategyResult:
     """Keep what `mixed` keeps, every negative at weight 1: how much of its effect is the weights'."""
-    choice = mixed(n=n, hard_share=hard_share)
-    counts = choice.counts and replace(choice.counts, weighted=False)
-    return replace(choice, weight=one(), counts=counts)
+    return replace(mixed(n=n, hard_share=hard_share), weight=UNIT_WEIGHT)
 
 
 STRATEGIES: Final[dict[str, Strategy]] = {

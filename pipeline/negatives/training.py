@@ -16,7 +16,7 @@ row groups hold whole queries, so memory holds one group of them; keys are held 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ import pyarrow as pa
 from pipeline.core.errors import TableError
 from pipeline.core.tables import features_of
 from pipeline.dataset import parts
+from pipeline.negatives.context import run_starts
+from pipeline.negatives.similarity import highest_cosine, unit_rows, unlike_earlier
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,11 @@ def doc_queries(rows: pl.DataFrame, training: Training) -> pl.DataFrame:
 
 def positive_cosine(rows: pl.DataFrame, training: Training) -> pl.DataFrame:
     """Add ``positive_cosine`` to ``rows``."""
-    from pipeline.negatives import similarity_kernel as kernel  # imports numba
-
     negative = rows["negative"].to_numpy()
     values = np.full(rows.height, np.nan)
-    for at, starts, features in _queries(rows, training):
-        values[at] = kernel.positive_cosine(kernel.unit_rows(features, starts), negative[at], starts)
+    for places, features in _queries(rows, training):
+        units = unit_rows(features)
+        values[places] = highest_cosine(units, units[~negative[places]])
     return rows.with_columns(pl.Series("positive_cosine", values).fill_nan(None))
 
 
@@ -83,41 +84,34 @@ def unlike_rank(rows: pl.DataFrame, training: Training, *, similarity: float) ->
         training: The split with the features.
         similarity: Rows whose cosine is above this are much alike.
     """
-    from pipeline.negatives import similarity_kernel as kernel  # imports numba
-
     rank = rows["rank"].fill_null(0).to_numpy().astype(np.int64)
     found = np.zeros(rows.height, dtype=np.uint32)
-    for at, starts, features in _queries(rows, training):
-        found[at] = kernel.unlike_rank(kernel.unit_rows(features, starts), rank[at], starts, similarity)
+    for places, features in _queries(rows, training):
+        hardest_first = np.argsort(rank[places])[(rank[places] == 0).sum() :]
+        units = unit_rows(features)[hardest_first]
+        unlike = places[hardest_first[unlike_earlier(units, similarity)]]
+        found[unlike] = np.arange(1, len(unlike) + 1)
     column = pl.Series("unlike_rank", found)
     return rows.with_columns(pl.when(column > 0).then(column).alias("unlike_rank"))
 
 
-Ints = npt.NDArray[np.int64]
-
-
-def _queries(rows: pl.DataFrame, training: Training) -> Iterator[tuple[Ints, Ints, npt.NDArray[Any]]]:
-    """Yield places in ``rows``, offsets of the queries among them, and features, a row group at a time.
+def _queries(
+    rows: pl.DataFrame, training: Training
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Yield the places in ``rows`` and the features of each query's rows, a row group at a time.
 
     Rows are ordered by row id within a query: sums over a query must not depend on the order of a file.
     """
     names = features_of(training.columns)
-    keys = rows.select("row_id", place=pl.int_range(pl.len())).sort("row_id")
-    known, place = keys["row_id"].to_numpy(), keys["place"].to_numpy()
-    codes = rows["qid"].rank("dense").to_numpy()
+    places = rows.lazy().select("row_id", "qid", at=pl.int_range(pl.len(), dtype=pl.Int64))
     seen = 0
     for table in training.read(["row_id", *names]):
-        ids = table["row_id"].to_numpy()
-        spot = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-        here = np.flatnonzero(known[spot] == ids)
-        at = place[spot[here]]
-        order = np.lexsort((ids[here], codes[at]))
-        at = at[order]
-        changes = np.flatnonzero(np.diff(codes[at])) + 1
-        starts = np.concatenate([[0], changes, [len(at)]]).astype(np.int64)
-        features = np.column_stack([table[name].to_numpy()[here[order]] for name in names])
-        yield at, starts, np.ascontiguousarray(features, dtype=np.float32)
-        seen += len(at)
+        found = pl.DataFrame(table).lazy().join(places, on="row_id").sort("qid", "row_id").collect()
+        features = found.select(names).to_numpy()
+        starts = run_starts(found["qid"])[1:]
+        at = found["at"].to_numpy()
+        yield from zip(np.split(at, starts), np.split(features, starts), strict=True)
+        seen += found.height
     _require_all(seen, rows.height)
 
 

@@ -19,7 +19,8 @@ PROGRAMS = {
         """
 import shutil, sys
 from pathlib import Path
-from pipeline import parts, prepare
+from pipeline.dataset import parts
+from pipeline.negatives import prepare
 out = Path(sys.argv[1]) / "ours"
 shutil.rmtree(out, ignore_errors=True)
 prepare.run(parts.split_files(Path(sys.argv[1]) / "set", ["train"]), Path(sys.argv[2]), out)

@@ -8,13 +8,15 @@ import pytest
 
 from pipeline.core import tables
 from pipeline.dataset import parts
+from pipeline.negatives import blocks
 from tests.bench.conftest import ROWS
 from tests.bench.timing import Program, compare
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
 DOCUMENTS = 120
-QUERIES = ROWS // DOCUMENTS
+# At least four blocks: what a selection holds is a block, and does not grow with the rows.
+QUERIES = max(ROWS, 4 * blocks.ROWS) // DOCUMENTS
 
 PROGRAMS = {
     "ranksieve, top-20, SELECTION written": Program(

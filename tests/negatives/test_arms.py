@@ -37,7 +37,7 @@ def share(of):
         ("all-neardup", Arm("all", guards=(("neardup", None),))),
         ("distance-weighted-20-neardup", Arm("distance-weighted", share(0.2), (("neardup", None),))),
         ("top-0.00001", Arm("top", share(1e-7))),
-        ("top-20-dynamic5", Arm("top", share(0.2), every=5)),
+        ("top-20-dynamic5", Arm("top", share(0.2), reselect_every=5)),
         (
             "mixed-n9-guard75-skip5-dynamic10",
             Arm("mixed", Budget("n", 9), (("guard", 0.75), ("skip", 0.05)), 10),
@@ -191,11 +191,19 @@ def names(*args, **settings):
 def test_panel_of_the_settings():
     """The baseline, then by fraction the control and the others."""
     assert names(fractions=(0.05, 0.1), strategies=("top", "mixed-guard75")) == [
-        "all", "random-5", "top-5", "mixed-5-guard75", "random-10", "top-10", "mixed-10-guard75",
-    ]  # fmt: skip
+        "all",
+        "random-5",
+        "top-5",
+        "mixed-5-guard75",
+        "random-10",
+        "top-10",
+        "mixed-10-guard75",
+    ]
     assert names(fractions=(0.05,), strategies=("mixed-guard75-dynamic10",)) == [
-        "all", "random-5", "mixed-5-guard75-dynamic10",
-    ]  # fmt: skip
+        "all",
+        "random-5",
+        "mixed-5-guard75-dynamic10",
+    ]
 
 
 def test_default_panel():
@@ -232,8 +240,13 @@ def test_controls_are_there_without_strategies():
 def test_a_guarded_baseline_is_an_arm_of_its_own():
     """`all-guard50` has no fraction: it is there once, after the fractions."""
     assert names(fractions=(0.1, 0.2), strategies=("all-guard50", "top")) == [
-        "all", "random-10", "top-10", "random-20", "top-20", "all-guard50",
-    ]  # fmt: skip
+        "all",
+        "random-10",
+        "top-10",
+        "random-20",
+        "top-20",
+        "all-guard50",
+    ]
 
 
 def test_percentages_do_not_belong_into_strategies():
@@ -252,9 +265,16 @@ def test_counts_come_after_the_fractions():
     """Budgets of the settings: shares, then numbers, then numbers per positive, each with its control."""
     found = names(fractions=(0.2,), counts=("p3", "n20", "n3"), strategies=("top-skip5",))
     assert found == [
-        "all", "random-20", "top-20-skip5", "random-n3", "top-n3-skip5", "random-n20", "top-n20-skip5",
-        "random-p3", "top-p3-skip5",
-    ]  # fmt: skip
+        "all",
+        "random-20",
+        "top-20-skip5",
+        "random-n3",
+        "top-n3-skip5",
+        "random-n20",
+        "top-n20-skip5",
+        "random-p3",
+        "top-p3-skip5",
+    ]
     assert names(fractions=(), counts=("n1",), strategies=()) == ["all", "random-n1"]
 
 

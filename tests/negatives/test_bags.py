@@ -48,8 +48,13 @@ def in_bag(selection, bag):
 def test_what_draws_can_be_bagged():
     """The strategies that rank alone would give the same set every time."""
     assert set(BAGGED) == {
-        "random", "softmax", "distance-weighted", "popularity", "mixed", "mixed-unweighted",
-    }  # fmt: skip
+        "random",
+        "softmax",
+        "distance-weighted",
+        "popularity",
+        "mixed",
+        "mixed-unweighted",
+    }
 
 
 @pytest.mark.parametrize("strategy", [name for name in BAGGED if name != "popularity"])
@@ -123,9 +128,16 @@ def test_the_bytes_do_not_depend_on_the_threads(tmp_path):
     files = [write_part(tmp_path / f"{seed}.parquet", judgments(20, 12, seed=seed)) for seed in (1, 2)]
     for threads in (1, 2):
         train.run(
-            files, tmp_path / f"{threads}.txt", vali=[], config=RANKER, seed=1, cutoff=10, arm="a", bags=2,
+            files,
+            tmp_path / f"{threads}.txt",
+            vali=[],
+            config=RANKER,
+            seed=1,
+            cutoff=10,
+            arm="a",
+            bags=2,
             threads=threads,
-        )  # fmt: skip
+        )
     assert (tmp_path / "1.txt").read_bytes() == (tmp_path / "2.txt").read_bytes()
 
 

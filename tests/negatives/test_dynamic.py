@@ -113,11 +113,10 @@ def test_rounds_draw_afresh_and_ties_stay():
         assert (kept[0] == kept[1]) == same
 
 
-def test_long_queries_lose_rows_in_every_round(monkeypatch):
+def test_long_queries_lose_rows_in_every_round():
     """A query with more rows than LightGBM takes fits after each choice, and both ways agree on the rows."""
-    monkeypatch.setattr(select, "MAX_QUERY_ROWS", 10)
     scores = scores_like(frame_of())
-    selector = Selector(scores, arms.parse("top-100"), config=SELECT, seed=3)
+    selector = Selector(scores, arms.parse("top-100"), config=SELECT, seed=3, max_query_rows=10)
     for number in (0, 1):
         places, _ = selector.choose(round=number)
         chosen = selector.selection(round=number)

@@ -61,17 +61,15 @@ def test_run_is_a_filter_and_a_join(tmp_path, name, text):
     )
 
 
-def test_bytes_follow_from_the_rows(tmp_path, monkeypatch):
+def test_bytes_follow_from_the_rows(tmp_path):
     """Row groups and parts of the judgments leave no trace in the prepared set."""
     frame = judgments(30, 20)
     write_selection(tmp_path / "selection.parquet", selection_of(frame, "mixed-20-guard75"))
     one = [write_part(tmp_path / "one.parquet", frame)]
-    with monkeypatch.context() as patch:
-        patch.setattr(parts, "rows_per_group", lambda features: 50)
-        two = [
-            write_part(tmp_path / "a.parquet", frame.head(40)),
-            write_part(tmp_path / "b.parquet", frame.tail(560)),
-        ]
+    two = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for path, rows in zip(two, (frame.head(40), frame.tail(560)), strict=True):
+        with parts.PartWriter(path, schema_for(frame), rows=50) as writer:
+            writer.write(parts.conform(rows.to_arrow(), schema_for(frame)))
     assert len(list(parts.row_groups(two))) > 5
     for files, out in ((one, "x"), (two, "y"), (one, "z")):
         prepare.run(files, tmp_path / "selection.parquet", tmp_path / out)

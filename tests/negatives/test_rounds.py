@@ -6,7 +6,7 @@ import pytest
 
 from flows.body import Plain, body
 from pipeline.core.config import SelectConfig, parse
-from pipeline.negatives import arms, select
+from pipeline.negatives import arms
 from pipeline.negatives.select import Selector
 from pipeline.ranker import binning as binned
 from pipeline.ranker.fit import bin_rows, parameters
@@ -34,17 +34,20 @@ def test_a_round_adds_to_what_was_kept_by_hand():
     )
     assert later["kept"].to_list() == [True, True, False, True, False]
     assert later["reason"].to_list() == [
-        "positive", "kept since round 1", "too easy", "false positive", "too easy",
-    ]  # fmt: skip
+        "positive",
+        "kept since round 1",
+        "too easy",
+        "false positive",
+        "too easy",
+    ]
     assert later["weight"].to_list() == [1, 1, 0, 1, 0]
     assert later["neg_rank"].to_list() == [None, 4, 3, 1, 2]
 
 
-def test_both_ways_of_choosing_agree_and_the_limit_holds(monkeypatch):
+def test_both_ways_of_choosing_agree_and_the_limit_holds():
     """``choose`` keeps the rows of ``selection`` when earlier ones are added and a query is too long."""
-    monkeypatch.setattr(select, "MAX_QUERY_ROWS", 10)
     scores = scores_like(frame_of())
-    selector = Selector(scores, arms.parse("top-60-rounds2"), config=SELECT, seed=3)
+    selector = Selector(scores, arms.parse("top-60-rounds2"), config=SELECT, seed=3, max_query_rows=10)
     kept, _ = selector.choose()
     mask = np.isin(np.arange(scores.height), kept) & (scores["label"].to_numpy() == 0)
     first_kept_round = pl.Series("first_kept_round", mask.astype(np.uint8)).replace(0, None)

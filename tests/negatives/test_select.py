@@ -14,6 +14,7 @@ from pipeline.dataset import parts
 from pipeline.negatives import select
 from pipeline.negatives.arms import parse
 from pipeline.negatives.budget import Budget
+from pipeline.negatives.select import Selector
 from pipeline.negatives.strategies import STRATEGIES
 from pipeline.negatives.training import Training
 from pipeline.run.job import Job
@@ -29,9 +30,10 @@ SCORES = scores_of(
 )
 
 
-def selection(name, scores=SCORES, *, config=CONFIG, seed=1):
+def selection(name, scores=SCORES, *, config=CONFIG, seed=1, **options):
     """Return SELECTION of the arm called ``name``."""
-    return select.select(scores, parse(name), config=config, seed=seed, training=training_of(scores))
+    training = training_of(scores)
+    return Selector(scores, parse(name), config=config, seed=seed, training=training, **options).selection()
 
 
 def test_top_under_a_guard_by_hand():
@@ -174,18 +176,16 @@ def test_a_run_refuses_an_arm_before_it_trains(tmp_path):
 # ---- LightGBM's limit of rows per query --------------------------------------------------------------------
 
 
-@pytest.fixture
-def limit(monkeypatch):
-    """Let LightGBM take six rows per query."""
-    monkeypatch.setattr(select, "MAX_QUERY_ROWS", 6)
-    return 6
+def limited(name, scores=SCORES, *, limit=6, seed=1):
+    """Return SELECTION where LightGBM takes six rows per query."""
+    return selection(name, scores, seed=seed, max_query_rows=limit)
 
 
-def test_over_limit_by_hand(limit):
+def test_over_limit_by_hand():
     """Query 1 has a positive and ten negatives: five stay, five are over; the others are untouched."""
-    rows = selection("all")
+    rows = limited("all")
     first = rows.filter(pl.col("qid") == 1)
-    assert first["kept"].sum() == limit
+    assert first["kept"].sum() == 6
     assert first["reason"].value_counts().sort("reason").rows() == [
         ("all", 5),
         ("over limit", 5),
@@ -196,17 +196,16 @@ def test_over_limit_by_hand(limit):
     assert select.shortfall(rows, Budget("", 1.0)) == 5
 
 
-def test_a_selection_that_fits_is_left_alone(limit):
+def test_a_selection_that_fits_is_left_alone():
     """Half of ten negatives and the positive are six rows: nothing is over the limit."""
-    assert "over limit" not in selection("top-50")["reason"].to_list()
-    assert selection("top-60")["reason"].to_list().count("over limit") == 1
+    assert "over limit" not in limited("top-50")["reason"].to_list()
+    assert limited("top-60")["reason"].to_list().count("over limit") == 1
 
 
-def test_over_limit_prefers_no_kind_of_negative(monkeypatch):
+def test_over_limit_prefers_no_kind_of_negative():
     """Of a mixed selection, hard and random negatives go over the limit alike."""
-    monkeypatch.setattr(select, "MAX_QUERY_ROWS", 201)
     scores = scores_of((1, [1] + [0] * 2000, [0.0, *range(2000)]))
-    rows = selection("mixed-20", scores).filter("kept")
+    rows = limited("mixed-20", scores, limit=201).filter("kept")
     assert rows.height == 201
     hard = int((rows["reason"] == "hard").sum())
     # 200 of 400, of which 200 are hard: hypergeometric, standard deviation 5.0.
@@ -214,50 +213,53 @@ def test_over_limit_prefers_no_kind_of_negative(monkeypatch):
     assert set(rows.filter(pl.col("reason") == "random")["weight"]) == {9.0}
 
 
-def test_over_limit_depends_on_the_seed_and_not_on_company(limit):
+def test_over_limit_depends_on_the_seed_and_not_on_company():
     """The rows that stay follow the seed and the query alone."""
-    alone = selection("all", SCORES.filter(pl.col("qid") == 1))
-    assert alone.equals(selection("all").filter(pl.col("qid") == 1))
-    assert not alone.equals(selection("all", SCORES.filter(pl.col("qid") == 1), seed=2))
+    alone = limited("all", SCORES.filter(pl.col("qid") == 1))
+    assert alone.equals(limited("all").filter(pl.col("qid") == 1))
+    assert not alone.equals(limited("all", SCORES.filter(pl.col("qid") == 1), seed=2))
 
 
-def test_long_queries_are_announced(limit):
+def test_long_queries_are_announced():
     """The notice names the longest query, its rows and how many more there are."""
     keys = scores_of((1, [0] * 7, [0] * 7), (2, [0] * 9, [0] * 9), (3, [1], [0]))
-    [notice] = select.too_long(keys, Path("train"))
+    [notice] = select.too_long(keys, Path("train"), limit=6)
     assert notice.startswith("query 2 (9 rows) and 1 more is longer than the 6 rows LightGBM takes")
-    assert select.too_long(keys.filter(pl.col("qid") == 3), Path("train")) == []
+    assert select.too_long(keys.filter(pl.col("qid") == 3), Path("train"), limit=6) == []
 
 
-def test_a_query_with_too_many_positives_is_refused(limit):
+def test_a_query_with_too_many_positives_is_refused():
     """Positives are never dropped, so a query with seven of them cannot be trained on."""
     keys = scores_of((1, [0] * 20, [0] * 20), (2, [1] * 7, [0] * 7))
     with pytest.raises(SourceError, match=r"^train: query 2 has 7 relevant rows, and LightGBM takes 6 rows"):
-        select.too_long(keys, Path("train"))
+        select.too_long(keys, Path("train"), limit=6)
 
 
-def test_all_is_chosen_without_scores_as_with_them(tmp_path, limit):
-    """Six of query 1's eleven rows stay, the same as with scores; where score and rank stood is nothing."""
-    training = write_part(tmp_path / "train.parquet", judgments_of(SCORES))
+def test_all_is_chosen_without_scores_as_with_them(tmp_path):
+    """Of 10,004 rows 10,000 stay, the same as with scores; where score and rank stood is nothing."""
+    scores = scores_of((1, [0] * 10_003 + [1], range(10_004)), (2, [0, 1], [1.0, 2.0]))
+    training = write_part(tmp_path / "train.parquet", judgments_of(scores))
     facts = select.run_all([training], tmp_path / "out.parquet", arm=parse("all"), config=CONFIG, seed=1)
     rows = pl.read_parquet(tmp_path / "out.parquet")
-    scored = selection("all")
-    assert rows.drop("score", "neg_rank").equals(scored.drop("score", "neg_rank"))
+    assert rows.drop("score", "neg_rank").equals(selection("all", scores).drop("score", "neg_rank"))
     assert rows.select(pl.col("score", "neg_rank").is_null().all()).row(0) == (True, True)
     assert pq.read_schema(tmp_path / "out.parquet").equals(tables.selection(qid=tables.QID_INT))
-    assert (facts["rows"], facts["of_rows"], facts["shortfall"]) == (12, 17, 5)
+    assert (facts["rows"], facts["of_rows"], facts["shortfall"]) == (10_002, 10_006, 4)
 
 
-def test_all_alone_announces_long_queries_and_refuses_hopeless_ones(tmp_path, monkeypatch):
+@pytest.mark.parametrize("label", [0, 1])
+def test_all_alone_announces_long_queries_and_refuses_hopeless_ones(tmp_path, label):
     """What the initial rankers find out is found out without them."""
     source = write_letor_source(tmp_path / "source")
+    long = "".join(f"{label} qid:1 1:{number}\n" for number in range(10_001))
+    (source / "train.txt").write_text(long + "1 qid:2 1:1\n0 qid:2 1:2\n", encoding="utf-8")
     job = Job(source, tmp_path / "run", config=Config(), arms=["all"])
-    monkeypatch.setattr(select, "MAX_QUERY_ROWS", 14)
-    body(job, Plain(), until=Stage.SELECT)
-    assert any("longer than the 14 rows LightGBM takes" in notice for notice in job.notices())
-    monkeypatch.setattr(select, "MAX_QUERY_ROWS", 1)
-    with pytest.raises(SourceError, match="relevant rows, and LightGBM takes 1 rows per query"):
+    if label == 0:
         body(job, Plain(), until=Stage.SELECT)
+        assert any("longer than the 10,000 rows LightGBM takes" in notice for notice in job.notices())
+    else:
+        with pytest.raises(SourceError, match="relevant rows, and LightGBM takes 10,000 rows per query"):
+            body(job, Plain(), until=Stage.SELECT)
 
 
 # ---- The edge: paths ---------------------------------------------------------------------------------------
@@ -296,8 +298,10 @@ def test_run_reads_the_training_split(tmp_path, arm):
     parts.write_table(tmp_path / "scores.parquet", SCORES, tables.scores(qid=tables.QID_INT))
     table = judgments_of(SCORES)
     half = pl.col("qid") > 1
-    files = [write_part(tmp_path / "train" / f"part-0000{i}.parquet", part)
-             for i, part in enumerate((table.filter(half).reverse(), table.filter(~half)))]  # fmt: skip
+    files = [
+        write_part(tmp_path / "train" / f"part-0000{i}.parquet", part)
+        for i, part in enumerate((table.filter(half).reverse(), table.filter(~half)))
+    ]
     out = tmp_path / "out.parquet"
     select.run(tmp_path / "scores.parquet", out, arm=parse(arm), config=CONFIG, seed=1, files=files)
     assert pl.read_parquet(out).equals(selection(arm))

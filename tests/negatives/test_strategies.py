@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 
 from pipeline.core.config import SelectConfig
-from pipeline.negatives import context
 from pipeline.negatives.arms import Arm
 from pipeline.negatives.budget import Budget
-from pipeline.negatives.choice import share_of
+from pipeline.negatives.result import share_of_negatives
 from pipeline.negatives.strategies import STRATEGIES
 from pipeline.negatives.training import Training
+from tests.negatives.samples import context_of
 from tests.samples import scores_of, training_of
 
 NEGATIVES = 10
@@ -23,14 +23,13 @@ SCORES = scores_of((1, [0] * NEGATIVES + [1], [float(10 - i) for i in range(NEGA
 
 def chosen(strategy, *, hidden=(), scores=SCORES, training=None, **options):
     """Return ``row_id, kept, reason, weight, draw`` of the candidates when rows ``hidden`` are guarded."""
-    rows = context.build(scores, seed=1)
-    rows = context.with_candidates(rows, pl.col("row_id").is_in(list(hidden)))
+    rows = context_of(scores, excluded=pl.col("row_id").is_in(list(hidden)))
     if "fraction" in options:
-        options["n"] = share_of(options.pop("fraction"))
-    choice = STRATEGIES[strategy](**options)
-    if choice.need is not None:
-        rows = choice.need.add(rows, training or training_of(scores))
-    rows = rows.with_columns(kept=choice.kept, reason=choice.reason, weight=choice.weight)
+        options["n"] = share_of_negatives(options.pop("fraction"))
+    result = STRATEGIES[strategy](**options)
+    if result.extra_column is not None:
+        rows = result.extra_column.add(rows, training or training_of(scores))
+    rows = rows.with_columns(kept=result.kept, reason=result.reason, weight=result.weight)
     return rows.filter("candidate").select("row_id", "kept", "reason", "weight", "draw")
 
 
@@ -274,10 +273,13 @@ def test_popularity_draws_by_document(power):
     many = scores_of(*[(q, [0] * 5, [0.0] * 5) for q in range(QUERIES)])
     place, query = pl.col("row_id") % 5, pl.col("qid")
     name = (
-        pl.when(place == 0).then(pl.lit("everywhere"))
-        .when(place <= 2).then(pl.format("group{}-{}", place, query // 4))
-        .when(place == 3).then(pl.format("own{}", query))
-    )  # fmt: skip
+        pl.when(place == 0)
+        .then(pl.lit("everywhere"))
+        .when(place <= 2)
+        .then(pl.format("group{}-{}", place, query // 4))
+        .when(place == 3)
+        .then(pl.format("own{}", query))
+    )
     training = Training.of_table(many.with_columns(doc_id=name))
     found = shares_drawn("popularity", [0.0] * 5, n=2, training=training, power=power)
     assert close(found, expected_shares(np.array([QUERIES, 4, 4, 1, 1]) ** power, 2))
@@ -288,14 +290,21 @@ def test_popularity_draws_by_document(power):
     [
         (30, 0.1, 3),  # 0.1 * 30 is 3.0000000000000004
         (100, 0.29, 29),  # 0.29 * 100 is 28.999999999999996
-        (200, 0.005, 1), (201, 0.005, 2), (8, 0.125, 1), (9, 0.125, 2), (1, 0.05, 1), (3, 1.0, 3),
-        (10_000_000, 0.3, 3_000_000), (7, 0.0, 0), (0, 0.5, 0),
+        (200, 0.005, 1),
+        (201, 0.005, 2),
+        (8, 0.125, 1),
+        (9, 0.125, 2),
+        (1, 0.05, 1),
+        (3, 1.0, 3),
+        (10_000_000, 0.3, 3_000_000),
+        (7, 0.0, 0),
+        (0, 0.5, 0),
     ],
-)  # fmt: skip
+)
 def test_share_is_rounded_up_exactly(count, share, n):
     """The number to keep is the exact ceiling, in spite of binary fractions."""
     frame = pl.DataFrame({"neg_count": pl.Series([count], dtype=pl.UInt32)})
-    assert frame.select(share_of(share)).item() == n
+    assert frame.select(share_of_negatives(share)).item() == n
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -305,5 +314,5 @@ def test_every_strategy_is_documented_and_takes_what_arms_give(name):
     assert (strategy.__doc__ or "").strip()
     parameters = inspect.signature(strategy).parameters.values()
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters)
-    choice = Arm(name, Budget("", 0.2 if name != "all" else 1.0)).choice(SelectConfig())
-    assert all(isinstance(part, pl.Expr) for part in (choice.kept, choice.reason, choice.weight))
+    result = Arm(name, Budget("", 0.2 if name != "all" else 1.0)).result(SelectConfig())
+    assert all(isinstance(part, pl.Expr) for part in (result.kept, result.reason, result.weight))

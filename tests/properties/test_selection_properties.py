@@ -25,7 +25,7 @@ from tests.samples import judgments_of, scores_of, training_of
 
 CONFIG = SelectConfig(skip=0.15, hard_share=0.5, margin=0.77, temperature=0.6, bins=4, similarity=0.61)
 WINDOWED = {"margin", "false-positive", "ohem"}  # may choose from fewer than all candidates
-SETS_ASIDE = ("guarded", "near-duplicate", "skipped")
+EXCLUDED = ("guarded", "near-duplicate", "skipped")
 
 # A busy machine is no reason to fail.
 unhurried = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -121,23 +121,23 @@ def cosines(rows):
     return {(a, b): found[i, j] for i, a in enumerate(ids) for j, b in enumerate(ids)}
 
 
-def plain_asides(rows, guards, ranked, cosine):
-    """Return ``{row_id: reason}`` of the negatives set aside."""
+def plain_exclusions(rows, guards, ranked, cosine):
+    """Return ``{row_id: reason}`` of the negatives that the guards exclude."""
     positives = [row for row in rows if row["label"]]
     found = {}
     for guard, share in guards:
         for place, row in enumerate(ranked, start=1):
             if guard == "guard":
                 bound = bound_of([p["score"] for p in positives], share) if positives else math.inf
-                aside, reason = Fraction(row["score"]) > bound if positives else False, "guarded"
+                is_excluded, reason = Fraction(row["score"]) > bound if positives else False, "guarded"
             elif guard == "neardup":
                 alike = (cosine[row["row_id"], p["row_id"]] > CONFIG.similarity for p in positives)
-                aside, reason = any(alike), "near-duplicate"
+                is_excluded, reason = any(alike), "near-duplicate"
             elif guard == "skip":
-                aside, reason = place <= exact_share(share, len(ranked)), "skipped"
+                is_excluded, reason = place <= exact_share(share, len(ranked)), "skipped"
             else:
                 pytest.fail(f"no plain implementation of {guard}: write one")
-            if aside:
+            if is_excluded:
                 found.setdefault(row["row_id"], reason)
     return found
 
@@ -182,9 +182,9 @@ def plain_query(rows, arm, seed, popular):
     positives = [row["score"] for row in rows if row["label"]]
     cosine = cosines(rows)
     rank = {row["row_id"]: i for i, row in enumerate(negatives, start=1)}
-    asides = plain_asides(rows, arm.guards, negatives, cosine)
-    left = {row: (rank[row], 0.0, reason) for row, reason in asides.items()}
-    candidates = [row for row in rank if row not in asides]
+    exclusions = plain_exclusions(rows, arm.guards, negatives, cosine)
+    left = {row: (rank[row], 0.0, reason) for row, reason in exclusions.items()}
+    candidates = [row for row in rank if row not in exclusions]
     n = exact_n(arm.budget, len(negatives), len(positives))
     by_lot = sorted(candidates, key=lots.get)
     if strategy == "all":
@@ -233,7 +233,7 @@ def plain_query(rows, arm, seed, popular):
     else:
         pytest.fail(f"no plain implementation of {strategy}: write one")
     left |= {row: (rank[row], 0.0, other) for row in candidates if row not in kept and row not in left}
-    return found | left | {row: (rank[row], *why) for row, why in kept.items()}
+    return found | left | {row: (rank[row], *reason) for row, reason in kept.items()}
 
 
 def popularity_of(judgments):
@@ -277,7 +277,7 @@ def test_positives_stay_and_the_number_is_exact(strategy, scores, fraction, guar
     for _, rows in result.group_by("qid"):
         query = rows.filter(pl.col("label") == 0)
         n = exact_n(budget, query.height, rows.height - query.height)
-        room = query.height - int(query["reason"].is_in(SETS_ASIDE).sum())
+        room = query.height - int(query["reason"].is_in(EXCLUDED).sum())
         if strategy == "semi-hard":
             room = max(0, room - exact_share(CONFIG.skip, query.height))
         kept = int(query["kept"].sum())
@@ -342,7 +342,7 @@ def test_weights_stand_for_the_candidates(strategy, scores, fraction, guard):
         assert (result.filter("kept")["weight"] == 1).all()
         return
     for _, query in result.group_by("qid"):
-        candidates = int((~query["reason"].is_in(SETS_ASIDE)).sum())
+        candidates = int((~query["reason"].is_in(EXCLUDED)).sum())
         if (query["reason"] == "random").any():
             assert query["weight"].sum() == pytest.approx(candidates, rel=1e-6)
         else:
@@ -369,15 +369,16 @@ def test_scale_of_the_scores_does_not_matter(strategy, scores, fraction, factor,
 def test_engine_does_not_matter(strategy, scores, fraction, guard):
     """The expressions give the same on the lazy streaming engine as on a table in memory."""
     arm = arm_of(strategy, fraction, guard)
-    choice, asides, training = arm.choice(CONFIG), arm.asides(CONFIG), training_of(scores)
-    columns = ["row_id", choice.kept.alias("kept"), choice.reason.alias("why"), choice.weight.alias("weight")]
-    rows = context.build(scores, seed=1)
-    for aside in asides:
-        rows = rows if aside.need is None else aside.need.add(rows, training)
-    rows = context.with_candidates(rows, pl.any_horizontal(pl.lit(False), *(a.where for a in asides)))
-    rows = rows if choice.need is None else choice.need.add(rows, training)
-    eager = rows.filter("candidate").select(columns)
-    streamed = rows.lazy().filter("candidate").select(columns).collect(engine="streaming")
+    result, exclusions, training = arm.result(CONFIG), arm.exclusions(CONFIG), training_of(scores)
+    columns = {"kept": result.kept, "reason": result.reason, "weight": result.weight}
+    rows = context.build(context.order(scores, seed=1), seed=1).collect()
+    for exclusion in exclusions:
+        rows = rows if exclusion.extra_column is None else exclusion.extra_column.add(rows, training)
+    excluded = pl.any_horizontal(pl.lit(False), *(exclusion.where for exclusion in exclusions))
+    rows = context.with_candidates(rows.lazy(), excluded).collect()
+    rows = rows if result.extra_column is None else result.extra_column.add(rows, training)
+    eager = rows.filter("candidate").select("row_id", **columns)
+    streamed = rows.lazy().filter("candidate").select("row_id", **columns).collect(engine="streaming")
     assert streamed.sort("row_id").equals(eager.sort("row_id"))
 
 
@@ -414,9 +415,14 @@ def test_one_negative_per_query(queries, fraction):
 def test_degenerate_queries(strategy, guard, budget):
     """No negative, one negative, no positive, equal scores: every row is decided and nothing is null."""
     scores = scores_of(
-        (1, [1], [0.0]), (2, [0], [1.0]), (3, [1, 0], [1.0, 2.0]), (4, [0] * 5, [0.5] * 5),
-        (5, [0, 0, 1, 0, 2], [0.5] * 5), (6, [0] * 4, [4.0, 3.0, 2.0, 1.0]), (7, [3, 1], [1.0, 2.0]),
-    )  # fmt: skip
+        (1, [1], [0.0]),
+        (2, [0], [1.0]),
+        (3, [1, 0], [1.0, 2.0]),
+        (4, [0] * 5, [0.5] * 5),
+        (5, [0, 0, 1, 0, 2], [0.5] * 5),
+        (6, [0] * 4, [4.0, 3.0, 2.0, 1.0]),
+        (7, [3, 1], [1.0, 2.0]),
+    )
     share = None if guard == "neardup" else 0.5
     result = chosen(scores, strategy, budget, () if guard is None else ((guard, share),))
     assert result.drop("neg_rank").null_count().sum_horizontal().item() == 0

@@ -6,16 +6,15 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from pipeline.core.errors import TableError
-from pipeline.negatives import context, training
-from pipeline.negatives import similarity_kernel as kernel
+from pipeline.negatives import similarity, training
 from pipeline.negatives.training import Training
+from tests.negatives.samples import context_of
 from tests.samples import scores_of, write_part
 
 
-def cosines(*queries):
-    """Return the matrix of cosines of all rows of the queries' features."""
-    starts = np.cumsum([0, *(len(q) for q in queries)])
-    units = kernel.unit_rows(np.vstack(queries).astype(np.float32), starts)
+def cosines(features):
+    """Return the matrix of cosines of all rows of a query's features."""
+    units = similarity.unit_rows(features.astype(np.float32))
     return units @ units.T
 
 
@@ -60,33 +59,33 @@ def test_cosines_agree_with_scikit_learn(seed):
 
 SCORES = scores_of((1, [1, 0, 0, 0], [0.0, 3.0, 2.0, 1.0]), (2, [0, 0], [1.0, 2.0]), (3, [1], [1.0]))
 JUDGMENTS = SCORES.select(
-    "row_id", "qid", "label",
+    "row_id",
+    "qid",
+    "label",
     pl.Series("doc_id", ["a", "b", "b", None, "a", "c", "a"]),
-    f1=pl.Series([1.0, 1, 3, 3, 0, 1, 5], dtype=pl.Float32), f2=pl.Series([1.0, 3, 1, 3, 0, 1, 5], dtype=pl.Float32),
-)  # fmt: skip
-
-
-def rows_of(scores=SCORES):
-    """Return the context with every negative a candidate."""
-    return context.with_candidates(context.build(scores, seed=1), pl.lit(False))
+    f1=pl.Series([1.0, 1, 3, 3, 0, 1, 5], dtype=pl.Float32),
+    f2=pl.Series([1.0, 3, 1, 3, 0, 1, 5], dtype=pl.Float32),
+)
 
 
 def test_doc_queries_counts_queries():
     """Document a is in three queries, b twice in one, c in one; a row without an id counts for itself."""
-    found = training.doc_queries(rows_of(), Training.of_table(JUDGMENTS))
+    found = training.doc_queries(context_of(SCORES), Training.of_table(JUDGMENTS))
     assert found["doc_queries"].to_list() == [3, 1, 1, 1, 3, 1, 3]
 
 
 def test_doc_queries_counts_beyond_the_rows():
     """The training split says how popular a document is, not the rows that are looked at."""
     one = SCORES.filter(pl.col("qid") == 3)
-    found = training.doc_queries(context.build(one, seed=1), Training.of_table(JUDGMENTS))
+    found = training.doc_queries(context_of(one), Training.of_table(JUDGMENTS))
     assert found["doc_queries"].to_list() == [3]
 
 
 def test_positive_cosine_by_hand():
     """Right angles and opposites to the positive; query 2 has none; a lone positive is like itself."""
-    found = training.positive_cosine(rows_of(), Training.of_table(JUDGMENTS))["positive_cosine"].to_list()
+    found = training.positive_cosine(context_of(SCORES), Training.of_table(JUDGMENTS))[
+        "positive_cosine"
+    ].to_list()
     assert found[:4] == pytest.approx([1, 0, 0, -1], abs=1e-12)
     assert found[4:6] == [None, None]
     assert found[6] == 1.0
@@ -95,7 +94,7 @@ def test_positive_cosine_by_hand():
 def test_positive_cosine_is_the_highest():
     """With positives at two opposite corners, every corner is as far as the nearer one."""
     scores = scores_of((1, [1, 0, 0, 2], [0.0] * 4))
-    found = training.positive_cosine(rows_of(scores), Training.of_table(JUDGMENTS.head(4)))
+    found = training.positive_cosine(context_of(scores), Training.of_table(JUDGMENTS.head(4)))
     assert found["positive_cosine"].to_list() == pytest.approx([1, 0, 0, 1], abs=1e-12)
 
 
@@ -105,7 +104,7 @@ def test_positive_cosine_is_the_highest():
 )
 def test_unlike_rank_by_hand(similarity, ranks):
     """Rows 1 and 2 are opposite, row 3 at right angles to both: a lower threshold suppresses more."""
-    found = training.unlike_rank(rows_of(), Training.of_table(JUDGMENTS), similarity=similarity)
+    found = training.unlike_rank(context_of(SCORES), Training.of_table(JUDGMENTS), similarity=similarity)
     assert found["unlike_rank"].to_list()[:4] == ranks
 
 
@@ -114,22 +113,48 @@ def test_suppression_is_greedy():
     angles = np.arange(8) * np.pi / 4
     scores = scores_of((1, [0] * 8, [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]))
     table = scores.with_columns(f1=pl.Series(np.cos(angles)), f2=pl.Series(np.sin(angles)))
-    found = training.unlike_rank(rows_of(scores), Training.of_table(table), similarity=0.6)
+    found = training.unlike_rank(context_of(scores), Training.of_table(table), similarity=0.6)
     assert found["unlike_rank"].to_list() == [1, None, 2, None, 3, None, 4, None]
+
+
+def test_long_queries_are_compared_piece_by_piece():
+    """Of 1,300 rows on a coarse grid, those kept and the highest cosines are what a loop over rows finds."""
+    features = np.random.default_rng(3).integers(-1, 2, size=(1300, 4)).astype(np.float32)
+    units = similarity.unit_rows(features)
+    cosine = np.round(units @ units.T, 9)
+    kept = []
+    for row in range(len(units)):
+        if not (cosine[row, kept] > 0.8).any():
+            kept.append(row)
+    assert len(kept) < 200
+    assert np.flatnonzero(similarity.unlike_earlier(units, 0.8)).tolist() == kept
+    highest = similarity.highest_cosine(units, units[600:])
+    np.testing.assert_allclose(highest, cosine[:, 600:].max(axis=1), atol=1e-8)
+    assert np.isnan(similarity.highest_cosine(units, units[:0])).all()
+
+
+@pytest.mark.parametrize(("similar", "kept"), [(0.5, [True, True]), (0.4999, [True, False])])
+def test_a_cosine_at_the_bound_is_not_above_it(similar, kept):
+    """Rows at 60 degrees, whose computed cosine may be a little above one half, are not much alike at 0.5."""
+    units = np.array([[1.0, 0.0], [0.5 + 2**-53, np.sqrt(0.75)]])
+    assert similarity.unlike_earlier(units, similar).tolist() == kept
+    assert (similarity.highest_cosine(units[1:], units[:1]) > similar).tolist() == [not kept[1]]
 
 
 def test_parts_on_disk_give_what_a_table_gives(tmp_path):
     """Two parts, queries in another order: the same values, to the bit, in the order of the rows."""
     late = pl.col("qid") > 1
-    files = [write_part(tmp_path / "a.parquet", JUDGMENTS.filter(late).reverse()),
-             write_part(tmp_path / "b.parquet", JUDGMENTS.filter(~late).reverse())]  # fmt: skip
+    files = [
+        write_part(tmp_path / "a.parquet", JUDGMENTS.filter(late).reverse()),
+        write_part(tmp_path / "b.parquet", JUDGMENTS.filter(~late).reverse()),
+    ]
     for add in (
         training.doc_queries,
         training.positive_cosine,
         lambda rows, split: training.unlike_rank(rows, split, similarity=0.5),
     ):
-        expected = add(rows_of(), Training.of_table(JUDGMENTS))
-        assert add(rows_of(), Training.of_files(files)).equals(expected)
+        expected = add(context_of(SCORES), Training.of_table(JUDGMENTS))
+        assert add(context_of(SCORES), Training.of_files(files)).equals(expected)
 
 
 @pytest.mark.parametrize("add", [training.doc_queries, training.positive_cosine])
@@ -138,4 +163,4 @@ def test_scored_rows_that_the_split_lacks(add):
     with pytest.raises(
         TableError, match=r"^7 rows have scores, of which 6 are in the training split; score again"
     ):
-        add(rows_of(), Training.of_table(JUDGMENTS.tail(6)))
+        add(context_of(SCORES), Training.of_table(JUDGMENTS.tail(6)))
