@@ -24,6 +24,9 @@ _SHORT_TARS: Final = {f".t{suffix[1:]}": suffix for suffix in OPENERS}
 _KINDS: Final = {".zip": "zip", **_TARS, **_SHORT_TARS}
 _ZIP_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _BROKEN: Final = (*DAMAGED, tarfile.TarError, zipfile.BadZipFile)
+_FILTER: Final[dict[str, Any]] = (
+    {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+)  # from 3.11.4 on
 _CHUNK_BYTES: Final = 1 << 16
 _REMEDY: Final = "fetch or pack it again"
 
@@ -187,8 +190,8 @@ def _tar_members(raw: IO[bytes], suffix: str, path: Path) -> Iterator[_Member]:
                 continue
             if not info.isreg() or info.issparse():
                 raise _refused(stored, "is a link, a device or sparse; pack plain files", path)
-            info.name = name
-            yield _Member(stored, name, info.size, partial(packed.extract, info, filter="data"))
+            info.name, info.mode = name, 0o644
+            yield _Member(stored, name, info.size, partial(packed.extract, info, **_FILTER))
 
 
 def _shown(name: str) -> str:
