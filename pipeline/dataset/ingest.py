@@ -1,48 +1,32 @@
 """SOURCE -> JUDGMENTS: LETOR text or Parquet becomes a dataset directory.
 
-Reading is one pass with constant memory. What only the end of the last file tells (the number of features,
-whether query ids are integers, whether there are document ids) may differ between the parts staged on the
-way; parts that turn out too narrow are rewritten. Rows of a query that are scattered over the file, and
-queries that go to held-out splits, are brought together through buckets that fit in memory.
+An archive is unpacked, every split is staged as it is read (:mod:`pipeline.dataset.staging`), and once all is
+known the staged parts become final ones (:mod:`pipeline.dataset.regroup`). What is made on the way lies in
+``.staging`` in the dataset's directory.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from pipeline.core.config import IngestConfig, SplitConfig
 from pipeline.core.errors import SourceError
 from pipeline.core.files import write_text
-from pipeline.core.rng import stream_key
-from pipeline.core.tables import QID_INT, QID_TEXT, features_of, judgments
+from pipeline.core.tables import features_of
 from pipeline.dataset import letor, parquet, parts
-from pipeline.dataset.archive import Opener
-from pipeline.dataset.folds import of_splits, split_queries
-from pipeline.dataset.letor_blocks import DamagedArchiveError
+from pipeline.dataset.folds import of_splits
+from pipeline.dataset.letor_blocks import Limits
+from pipeline.dataset.regroup import finish, query_runs
 from pipeline.dataset.sources import Source, SplitSource, is_parquet
+from pipeline.dataset.staging import BUCKET_BYTES, Output, StagedSplit, final_schema, stage
 
-_BUCKET_BYTES: Final = 256 << 20
 Advance = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Staged:
-    """A split as first written: parts in reading order, each with the schema it needed then."""
-
-    source: SplitSource
-    files: list[Path]
-    features: int
-    text_qid: bool
-    doc_id: bool
 
 
 def run(
@@ -54,6 +38,9 @@ def run(
     seed: int,
     threads: int = 1,
     advance: Advance | None = None,
+    limits: Limits | None = None,
+    rows_per_group: int | None = None,
+    bucket_bytes: int = BUCKET_BYTES,
 ) -> dict[str, Any]:
     """Read every file of ``source`` and write the dataset directory ``out``.
 
@@ -65,48 +52,47 @@ def run(
         seed: Seed of that split.
         threads: Threads that parse text; the bytes written do not depend on it.
         advance: Told the source bytes read since the last call.
+        limits: How much text is read and held at once.
+        rows_per_group: Rows a row group aims at; None for what suits readers.
+        bucket_bytes: Bytes of rows that are brought in order at a time.
 
     Returns:
         What ``dataset.json`` says: features, id types, and per split rows, queries and labels.
 
     Raises:
         SourceError: With file, line and column of the first thing that is wrong.
+        StorageError: There is no room to unpack an archive.
     """
     out.mkdir(parents=True, exist_ok=True)
-    staging = out / ".staging"
-    staged: list[Staged] = []
+    staging, output = out / ".staging", Output(config, rows_per_group, bucket_bytes)
+    unpacked = staging / "unpacked"
+    place, advance = _unpack(source, unpacked, advance or (lambda _: None))
+    staged: list[StagedSplit] = []
     first_row = 0
-    with source.reading() as opener:
-        for split_source in source.in_reading_order():
-            batches = _read(split_source, staging, config, threads=threads, advance=advance, opener=opener)
-            stage, rows = _stage(
-                split_source, batches, staging / split_source.name, first_row, config, aside=threads > 1
-            )
-            if rows == 0:
-                raise SourceError("no rows", file=split_source.files[0])
-            staged.append(stage)
-            first_row = first_row + rows if source.layout == "partitions" else 0
-    staged.sort(key=lambda stage: source.splits.index(stage.source))
-    schema = judgments(
-        max(s.features for s in staged),
-        qid=QID_TEXT if any(s.text_qid for s in staged) else QID_INT,
-        doc_id=any(s.doc_id for s in staged),
-    )
+    for part in source.splits:
+        batches = _read(part, config, place, advance, threads=threads, limits=limits)
+        directory = staging / "splits" / part.name
+        staged.append(stage(part, batches, directory, output, first_row=first_row, background=threads > 1))
+        if staged[-1].rows == 0:
+            raise SourceError("no rows", file=part.files[0])
+        # A fold trains on several partitions, so their row ids go on from one to the next.
+        first_row = first_row + staged[-1].rows if source.layout == "partitions" else 0
+    schema = final_schema(staged)
     if not features_of(schema.names):
         raise SourceError("no row has a feature, such as 1:0.5", file=source.files[0])
+    shutil.rmtree(unpacked, ignore_errors=True)
     notices: list[str] = []
-    for stage in staged:
-        notices += _finish(stage, out, schema, config, shares=split.model_dump(), seed=seed)
+    for done in staged:
+        notices += finish(done, out, schema, output, shares=split.model_dump(), seed=seed)
     shutil.rmtree(staging)
     names = [n for s in source.splits for n in (s.name, *s.hold_out)]
     notices += _overlaps(source, out, names)
-    splits = {name: describe(parts.split_files(out, [name])) for name in names}
     document = {
         "layout": source.layout,
         "features": len(features_of(schema.names)),
         "qid": str(schema.field("qid").type),
         "doc_id": "doc_id" in schema.names,
-        "splits": splits,
+        "splits": {name: describe(parts.split_files(out, [name])) for name in names},
         "notices": notices,
     }
     write_text(out / "dataset.json", json.dumps(document, indent=1) + "\n")
@@ -137,14 +123,14 @@ def require_contrast(source: Source, splits: dict[str, dict[str, int]]) -> None:
 
 
 def _overlaps(source: Source, out: Path, names: list[str]) -> list[str]:
-    """Tell of query ids that are in training and in held-out lists.
+    """Return notices about query ids that are in training and in held-out lists.
 
     Raises:
         SourceError: A query id is in two partitions, which a fold may train on together.
     """
     if source.layout == "file":
         return []
-    queries = {name: _queries(parts.split_files(out, [name]))["qid"].unique() for name in names}
+    queries = {name: query_runs(parts.split_files(out, [name]))["qid"].unique() for name in names}
     if source.layout == "partitions":
         pairs = list(combinations(names, 2))
     else:
@@ -185,181 +171,40 @@ def describe(files: list[Path]) -> dict[str, int]:
     }
 
 
-def _read(
-    source: SplitSource,
-    staging: Path,
-    config: IngestConfig,
-    *,
-    threads: int,
-    advance: Advance | None,
-    opener: Opener | None,
-) -> Iterator[pa.RecordBatch]:
-    for file in source.files:
-        if not is_parquet(file):
-            yield from letor.read_letor(
-                file, missing=config.missing, sentinel=config.sentinel, threads=threads, progress=advance,
-                opener=opener,
-            )  # fmt: skip
-            continue
-        with nullcontext(file) if opener is None else _unpacked(file, opener, staging) as at:
-            yield from parquet.read_parquet(
-                file, missing=config.missing, sentinel=config.sentinel, progress=advance, at=at
-            )
+def _unpack(source: Source, directory: Path, advance: Advance) -> tuple[Callable[[Path], Path], Advance]:
+    """Unpack a packed source; return what says where a file of it is, and what to tell of the bytes read there.
 
-
-@contextmanager
-def _unpacked(file: Path, opener: Opener, staging: Path) -> Iterator[Path]:
-    """Copy one packed Parquet file, which cannot be read as a stream, for as long as it is read."""
-    staging.mkdir(exist_ok=True)
-    copy = staging / "packed.parquet"
-    with opener(file) as packed, copy.open("wb") as stream:
-        try:
-            shutil.copyfileobj(packed, stream, 1 << 20)
-        except DamagedArchiveError as error:
-            raise SourceError(str(error), file=file) from error
-    yield copy
-    copy.unlink()
-
-
-def _stage(
-    source: SplitSource,
-    batches: Iterable[pa.RecordBatch],
-    where: Path,
-    row_id: int,
-    config: IngestConfig,
-    *,
-    aside: bool,
-) -> tuple[Staged, int]:
-    """Write batches as they come; a new part begins whenever one needs a wider schema than the last."""
-    where.mkdir(parents=True)
-    files: list[Path] = []
-    features, text_qid, doc_id, rows = 0, False, False, 0
-    writer: parts.PartWriter | None = None
-    last: pa.Schema | None = None
-    with ExitStack() as open_part:
-        for batch in batches:
-            if last is None or not batch.schema.equals(last):
-                last = batch.schema
-                needs = (
-                    max(features, len(features_of(last.names))), text_qid or last.field("qid").type != QID_INT,
-                    doc_id or "doc_id" in last.names,
-                )  # fmt: skip
-            if writer is None or needs != (features, text_qid, doc_id):
-                features, text_qid, doc_id = needs
-                open_part.close()
-                files.append(where / f"part-{len(files):05d}.parquet")
-                schema = judgments(features, qid=QID_TEXT if text_qid else QID_INT, doc_id=doc_id)
-                writer = open_part.enter_context(
-                    parts.PartWriter(files[-1], schema, compression=config.compression, aside=aside)
-                )
-            ids = np.arange(row_id + rows, row_id + rows + batch.num_rows, dtype=np.int64)
-            column = pa.Int64Array.from_buffers(pa.int64(), len(ids), [None, pa.py_buffer(ids)])
-            numbered = batch.add_column(0, schema.field("row_id"), column)
-            writer.write(parts.conform(numbered, schema, fill=_fill(config)))
-            rows += batch.num_rows
-    return Staged(source, files, features, text_qid, doc_id), rows
-
-
-def _fill(config: IngestConfig) -> float:
-    return 0.0 if config.missing == "zero" else float("nan")
-
-
-def _finish(
-    stage: Staged, out: Path, schema: pa.Schema, config: IngestConfig, *, shares: dict[str, float], seed: int
-) -> list[str]:
-    """Turn a staged split into its final parts; returns notices for the user."""
-    runs = _queries(stage.files, schema.field("qid"))
-    queries = runs.group_by("qid", maintain_order=True).agg(pl.col("rows").sum()).with_row_index("rank")
-    scattered = int((runs["qid"] != runs["qid"].shift()).fill_null(True).sum()) > queries.height
-    names = [stage.source.name, *stage.source.hold_out]
-    if not scattered and len(names) == 1:
-        _rewrite(stage.files, out / names[0], schema, config)
-        return []
-    group = np.zeros(queries.height, dtype=np.int16)
-    if len(names) > 1:
-        wanted = {name: shares[name.rpartition("/")[2]] for name in names[1:]}
-        key = stream_key(seed, f"split/{names[0]}")
-        group = split_queries(queries.height, wanted, seed=key, where=stage.source.files[0])
-    # Independent of the file's order: which queries are held out follows from their sorted ids.
-    by_id = queries.sort("qid").with_columns(pl.Series("split", group)).sort("split", "rank")
-    _regroup(stage, out, names, by_id, schema, config)
-    if len(names) > 1:
-        counts = by_id["split"].value_counts().sort("split")["count"].to_list()
-        parts_of = ", ".join(f"{n} {name.rpartition('/')[2]}" for name, n in zip(names, counts, strict=True))
-        return [f"{stage.source.files[0].name} was split by query: {parts_of}"]
-    return []
-
-
-def _queries(files: list[Path], field: pa.Field | None = None) -> pl.DataFrame:
-    """Return ``qid, rows`` of each run of rows with one query id, in order; a row group ends a run.
-
-    Held is as much as there are runs, which is far less than rows unless queries are scattered.
+    Half of an archive's bytes count as read once it is unpacked, and half while its files are read.
     """
-    runs = []
-    for table in parts.row_groups(files, columns=["qid"]):
-        qid = table if field is None else parts.conform(table, pa.schema([field]))
-        runs.append(pl.DataFrame(qid)["qid"].rle().struct.unnest().select(qid="value", rows="len"))
-    return pl.concat(runs)
+    if source.archive is None:
+        return lambda file: file, advance
+    files = [file for split in source.splits for file in split.files]
+    packed = source.archive.path.stat().st_size
+    half = packed // 2
+    source.archive.unpack(files, directory, advance=_scaled(advance, packed, half))
+    rest = _scaled(advance, source.archive.unpacked_bytes(files), packed - half)
+    return lambda file: directory / file.relative_to(source.path), rest
 
 
-def _rewrite(files: list[Path], out: Path, schema: pa.Schema, config: IngestConfig) -> None:
-    """Move the one staged part into place, or write several, or a narrow one, again in the final schema."""
-    out.mkdir(parents=True)
-    target = out / "part-00000.parquet"
-    if len(files) == 1 and parts.schema_of(files) == schema:
-        files[0].replace(target)
-        return
-    with parts.PartWriter(target, schema, compression=config.compression) as writer:
-        for table in parts.row_groups(files):
-            writer.write(parts.conform(table, schema, fill=_fill(config)))
+def _scaled(advance: Advance, whole: int, share: int) -> Advance:
+    """Return a function that is told of ``whole`` bytes bit by bit, and tells ``advance`` of ``share`` bytes."""
+    seen = 0
+
+    def told(amount: int) -> None:
+        nonlocal seen
+        before, seen = seen, min(seen + amount, whole)
+        if step := seen * share // whole - before * share // whole:
+            advance(step)
+
+    return told
 
 
-def _regroup(
-    stage: Staged, out: Path, names: list[str], queries: pl.DataFrame, schema: pa.Schema, config: IngestConfig
-) -> None:
-    """Bring each query's rows together, in the order of ``queries`` (split, then first appearance)."""
-    bytes_before = pl.col("rows").cum_sum() * (4 * len(features_of(schema.names)) + 32)
-    queries = queries.with_columns(
-        bucket=(bytes_before // _BUCKET_BYTES).rle_id() if queries.height else pl.lit(0),
-        order=pl.int_range(pl.len()),
-    ).select("qid", "split", "bucket", "order")
-    buckets = _scatter(stage, queries, schema, config)
-    writers = {}
-    with ExitStack() as open_parts:
-        for number, name in enumerate(names):
-            (out / name).mkdir(parents=True)
-            file = out / name / "part-00000.parquet"
-            part = parts.PartWriter(file, schema, compression=config.compression)
-            writers[number] = open_parts.enter_context(part)
-        for files in buckets:
-            rows = pl.concat([_conformed(t, schema, config) for t in parts.row_groups(files)])
-            ordered = rows.join(queries, on="qid", how="left").sort("order", "row_id")
-            for (number,), chunk in ordered.group_by(["split"], maintain_order=True):
-                table = chunk.drop("split", "bucket", "order").to_arrow()
-                writers[int(number)].write(parts.conform(table, schema))
-
-
-def _conformed(table: pa.Table, schema: pa.Schema, config: IngestConfig) -> pl.DataFrame:
-    return pl.DataFrame(parts.conform(table, schema, fill=_fill(config)))
-
-
-def _scatter(
-    stage: Staged, queries: pl.DataFrame, schema: pa.Schema, config: IngestConfig
-) -> list[list[Path]]:
-    """Deal staged rows into buckets that fit in memory; one bucket needs no copy."""
-    count = int(queries["bucket"].max() or 0) + 1  # type: ignore[arg-type]
-    if count == 1:
-        return [stage.files]
-    where = stage.files[0].parent
-    files = [where / f"bucket-{number:05d}.parquet" for number in range(count)]
-    # All buckets together hold no more rows in memory than the writer of one split does.
-    share = max(parts.rows_per_group(len(features_of(schema.names))) // count, 1)
-    with ExitStack() as open_parts:
-        writers = [open_parts.enter_context(parts.PartWriter(file, schema, rows=share)) for file in files]
-        for table in parts.row_groups(stage.files):
-            rows = _conformed(table, schema, config).join(
-                queries.select("qid", "bucket"), on="qid", how="left"
-            )
-            for (number,), chunk in rows.group_by(["bucket"], maintain_order=True):
-                writers[int(number)].write(parts.conform(chunk.drop("bucket").to_arrow(), schema))
-    return [[file] for file in files]
+def _read(
+    split: SplitSource, config: IngestConfig, place: Callable[[Path], Path], advance: Advance, **how: Any
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a split's files in order; ``place`` says where a file is, ``how`` is for text."""
+    missing, sentinel = config.missing, config.sentinel
+    for file in split.files:
+        at, read = place(file), parquet.read_parquet if is_parquet(file) else letor.read_letor
+        options = {} if is_parquet(file) else how
+        yield from read(file, missing=missing, sentinel=sentinel, progress=advance, at=at, **options)

@@ -32,10 +32,13 @@ import pyarrow.compute as pc
 
 from pipeline.core import tables
 from pipeline.core.errors import ConfigError, SourceError, StorageError, TableError
-from pipeline.dataset import letor_code
-from pipeline.dataset.letor_blocks import MAX_LINE_BYTES, Block, read_blocks
-from pipeline.dataset.letor_code import MAX_INDEX
-from pipeline.dataset.letor_parse import BlockParser
+from pipeline.dataset.letor_blocks import Block, Limits, read_blocks
+from pipeline.dataset.letor_parse import MAX_INDEX, BlockParser, must_compile, warm_up
+
+Blocks = Generator[Block, None, None]
+Progress = Callable[[int], None]
+
+__all__ = ["must_compile", "read_letor", "warm_up", "write_letor"]
 
 
 def read_letor(
@@ -44,9 +47,9 @@ def read_letor(
     missing: Literal["zero", "nan"] = "zero",
     sentinel: float | None = None,
     threads: int = 1,
-    block_bytes: int = 4 << 20,
-    progress: Callable[[int], None] | None = None,
-    opener: Callable[[Path], IO[bytes]] | None = None,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+    at: Path | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a LETOR file in their order, as record batches.
 
@@ -57,9 +60,9 @@ def read_letor(
         missing: What a row holds for a feature it does not name: 0.0 or NaN.
         sentinel: A value, compared as double, that stands for missing in the file and becomes NaN.
         threads: Blocks parsed at once; the batches are the same for any number.
-        block_bytes: About how many bytes of text become one batch, from 1 to 64 MiB.
+        limits: How much is read and held at once.
         progress: Called with the bytes of the file, as stored, read since the last call.
-        opener: Opens ``path`` where it is no file of its own but lies in an archive.
+        at: Where the bytes are, when ``path`` is only what the file is called in messages.
 
     Yields:
         Columns ``qid`` (int64 when every id of the batch is an integer as ``str(int)`` writes it, else
@@ -76,36 +79,22 @@ def read_letor(
         raise ConfigError(f"missing: {missing!r} is not a policy. There is: nan, zero.")
     if threads < 1:
         raise ConfigError(f"threads: {threads} is too few; use 1 or more")
-    if not 1 <= block_bytes <= MAX_LINE_BYTES:
-        raise ConfigError(f"block_bytes: {block_bytes} is not within 1 to {MAX_LINE_BYTES}")
-    parser = BlockParser(
-        path, fill=nan if missing == "nan" else 0.0, sentinel=nan if sentinel is None else float(sentinel)
-    )
-    blocks = read_blocks(path, block_bytes=block_bytes, alive=threads, opener=opener)
-    return _read(path, parser, threads, blocks, progress)
-
-
-def must_compile() -> bool:
-    """Tell whether no machine code of the kernel as it is is kept on this machine."""
-    return not letor_code.KERNEL.is_kept()
-
-
-def warm_up() -> None:
-    """Compile the kernel, or load what is kept of it, so that a first read does not wait for it."""
-    letor_code.KERNEL.functions()
+    limits = limits or Limits()
+    if not 1 <= limits.block_bytes <= limits.line_bytes:
+        raise ConfigError(f"block_bytes: {limits.block_bytes} is not within 1 to {limits.line_bytes}")
+    fill, hole = nan if missing == "nan" else 0.0, nan if sentinel is None else float(sentinel)
+    parser = BlockParser(path, fill=fill, sentinel=hole, limits=limits)
+    blocks = read_blocks(path, limits=limits, alive=threads, at=at)
+    return _read(path, parser, blocks, threads, progress or (lambda _: None))
 
 
 def _read(
-    path: Path,
-    parser: BlockParser,
-    threads: int,
-    blocks: Generator[Block, None, None],
-    progress: Callable[[int], None] | None,
+    path: Path, parser: BlockParser, blocks: Blocks, threads: int, progress: Progress
 ) -> Iterator[pa.RecordBatch]:
     consumed, empty = 0, True
     with closing(blocks):
         for block, batches in _parsed(parser, blocks, threads):
-            if progress is not None and block.consumed > consumed:
+            if block.consumed > consumed:
                 progress(block.consumed - consumed)
                 consumed = block.consumed
             for batch in batches:

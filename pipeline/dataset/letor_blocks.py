@@ -7,6 +7,7 @@ import lzma
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -15,13 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core.errors import SourceError, did_you_mean
-from pipeline.dataset import letor_code
 
-MAX_LINE_BYTES: Final = 64 << 20
-"""Longest line: some 25 times a full row of 65,536 features, so only a file without line ends is longer."""
-
-_HEAD_BYTES = 4096
-_CHUNK_BYTES = 512 << 10
 _MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 _MISNAMED = "if it is compressed, its name has to end in .gz, .bz2, .xz or .zst"
 DAMAGED: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
@@ -34,26 +29,28 @@ OPENERS: Final[dict[str, Callable[[IO[bytes]], Any]]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is read and held at once; none of it changes what is read."""
+
+    block_bytes: int = 4 << 20  # about how many bytes of text become one batch
+    head_bytes: int = 4096  # bytes by which text is told from a binary file
+    chunk_bytes: int = 512 << 10  # most bytes read from the file at once
+    line_bytes: int = (
+        64 << 20
+    )  # longest line: 25 times a full row of 65,536 features, so no line end is in sight
+    batch_cells: int = 8 << 20  # most feature values in one batch: a wide and sparse block becomes several
+    first_width: int = 256  # features to make room for at first; a wider block is parsed twice
+    first_unsettled: int = 1024  # the same of tokens that Python has to read
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines of a source.
+    """Whole lines of a source."""
 
-    Attributes:
-        data: The lines, each with its line feed; empty at the end of the source.
-        line: 1-based number of the first line.
-        lines: How many lines there are.
-        has_nul: Whether there is a NUL byte among them.
-        consumed: Bytes of the file, as stored, read so far.
-    """
-
-    data: memoryview
-    line: int
-    lines: int
-    has_nul: bool
-    consumed: int
-
-
-class DamagedArchiveError(OSError):
-    """A packed file cannot be read on; the message says why and what to do."""
+    data: memoryview  # the lines, each with its line feed
+    line: int  # 1-based number of the first line
+    lines: int  # how many lines there are
+    consumed: int  # bytes of the file, as stored, read so far
 
 
 class _BrokenError(Exception):
@@ -61,43 +58,43 @@ class _BrokenError(Exception):
 
 
 def read_blocks(
-    path: Path, *, block_bytes: int, alive: int = 1, opener: Callable[[Path], IO[bytes]] | None = None
+    path: Path, *, limits: Limits, alive: int = 1, at: Path | None = None
 ) -> Generator[Block, None, None]:
-    """Yield the lines of ``path`` in blocks of about ``block_bytes`` bytes, the last one empty.
+    """Yield the lines of ``path`` in blocks of ``limits.block_bytes`` bytes or a little more, the last one shorter.
 
-    A block has one to two times ``block_bytes``, or is one longer line, or is what is left at the end. Its bytes
-    are good until ``alive`` more blocks have been asked for.
+    The bytes of a block are good until ``alive`` more blocks have been asked for.
     A UTF-8 byte order mark is dropped and a missing last line feed is added.
 
     Args:
-        path: The file.
-        block_bytes: Size of a block.
+        path: The file, as it is called in messages.
+        limits: Sizes of blocks, chunks and lines.
         alive: Blocks in use at a time.
-        opener: Opens ``path`` where it is no file of its own; its ``tell`` counts the bytes as stored.
+        at: Where its bytes are, if elsewhere.
 
     Raises:
         SourceError: The file is missing, a directory, unreadable, binary, damaged in its compression, or
             has a line longer than 64 MiB. Whole lines before the damage are yielded first.
     """
-    line, suffix = 1, path.suffix.lower()
-    with _open(path, opener) as raw:
+    suffix, at = path.suffix.lower(), at or path
+    with _open(path, at) as raw:
+        _check_text(_head(raw, suffix, limits.head_bytes), path)
+    line = 1
+    with _open(path, at) as raw:
         # Named here, since a stream that is collected closes `raw`, which is asked for its position below.
         stream: Any = OPENERS[suffix](raw) if suffix in OPENERS else raw
-
         try:
-            # One more than are in use: what is left of the last one goes to the next.
-            for data in _whole_lines(_text(_chunks(stream, suffix), path), block_bytes, alive + 1):
-                lines, has_nul = letor_code.survey(np.frombuffer(data, np.uint8))
-                yield Block(data, line, lines, has_nul, raw.tell())
+            # One buffer more than are in use: what is left of the last one goes to the next.
+            for data, lines in _whole_lines(stream, suffix, limits, alive + 1):
+                skip = len(codecs.BOM_UTF8) if line == 1 and bytes(data[:3]) == codecs.BOM_UTF8 else 0
+                yield Block(data[skip:], line, lines, raw.tell())
                 line += lines
         except _BrokenError as broken:
             raise SourceError(str(broken), file=path, line=line) from broken
-        yield Block(memoryview(b""), line, 0, False, raw.tell())
 
 
-def _open(path: Path, opener: Callable[[Path], IO[bytes]] | None) -> IO[bytes]:
+def _open(path: Path, at: Path) -> IO[bytes]:
     try:
-        return path.open("rb") if opener is None else opener(path)
+        return at.open("rb")
     except FileNotFoundError:
         names = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         near = did_you_mean(path.name, names) if 0 < len(names) <= 20 else ""
@@ -110,41 +107,29 @@ def _open(path: Path, opener: Callable[[Path], IO[bytes]] | None) -> IO[bytes]:
         ) from error
 
 
-def _chunks(stream: Any, suffix: str) -> Iterator[bytes | memoryview]:
-    """Yield decompressed bytes, each time good until the next; what comes out before a damage precedes the error."""
+def _fill(stream: Any, suffix: str, room: memoryview) -> int:
+    """Read decompressed bytes into ``room``; return how many, 0 at the end."""
     try:
-        if suffix in OPENERS or not hasattr(stream, "readinto1"):
-            while chunk := stream.read1(_CHUNK_BYTES):
-                yield chunk
-        else:  # into memory that is at hand
-            held = memoryview(bytearray(_CHUNK_BYTES))
-            while size := stream.readinto1(held):
-                yield held[:size]
+        if suffix not in OPENERS:
+            return int(stream.readinto1(room))
+        chunk = stream.read1(len(room))
     except DAMAGED as error:
-        if isinstance(error, DamagedArchiveError):
-            what = str(error)
-        elif suffix in OPENERS and getattr(error, "errno", None) is None:
+        if suffix in OPENERS and getattr(error, "errno", None) is None:
             what = f"truncated or corrupt {suffix} data ({error}); fetch or compress the file again"
         else:
             what = f"cannot be read ({error}); check the disk and the file"
         raise _BrokenError(what) from error
+    room[: len(chunk)] = chunk
+    return len(chunk)
 
 
-def _text(chunks: Iterator[bytes | memoryview], path: Path) -> Iterator[bytes | memoryview]:
-    """Pass ``chunks`` on once their start looks like text, without a byte order mark."""
-    head, broken = b"", None
-    try:
-        for chunk in chunks:
-            head += chunk
-            if len(head) >= _HEAD_BYTES:
-                break
-    except _BrokenError as error:
-        broken = error
-    _check_text(head[:_HEAD_BYTES], path)
-    yield head.removeprefix(codecs.BOM_UTF8)
-    if broken:
-        raise broken
-    yield from chunks
+def _head(raw: IO[bytes], suffix: str, size: int) -> bytes:
+    """Return the first decompressed bytes, those before a damage if there is one."""
+    stream, head, read = OPENERS[suffix](raw) if suffix in OPENERS else raw, bytearray(size), 0
+    with suppress(_BrokenError):
+        while part := _fill(stream, suffix, memoryview(head)[read:]):
+            read += part
+    return bytes(head[:read])
 
 
 def _check_text(head: bytes, path: Path) -> None:
@@ -167,55 +152,43 @@ def _check_text(head: bytes, path: Path) -> None:
         )
 
 
-def _whole_lines(chunks: Iterator[bytes | memoryview], block_bytes: int, alive: int) -> Iterator[memoryview]:
-    """Regroup ``chunks`` into pieces that end with a line feed, in ``alive`` buffers that are used in turn.
+def _whole_lines(stream: Any, suffix: str, limits: Limits, in_use: int) -> Iterator[tuple[memoryview, int]]:
+    """Yield pieces that end with a line feed and have ``block_bytes`` or more, but for the last, and their lines.
 
-    A new buffer for each would cost as much as reading: the system clears what it gives.
+    They lie in ``in_use`` buffers that take turns: the system clears the memory of a new one, which would cost
+    as much as reading.
     """
-    buffers = deque(bytearray(block_bytes + _CHUNK_BYTES) for _ in range(alive))
+    chunk = min(limits.chunk_bytes, limits.block_bytes)
+    buffers = deque(bytearray(limits.block_bytes + chunk) for _ in range(in_use))
+    size = whole = lines = 0  # bytes in the first buffer, those of them in whole lines, and how many lines
     broken: _BrokenError | None = None
-    size = whole = 0  # bytes held in the first buffer, and those of them in whole lines
     try:
-        for chunk in chunks:
-            _append(buffers, size, chunk)
-            end = buffers[0].rfind(b"\n", size, size + len(chunk)) + 1
-            whole, size = end or whole, size + len(chunk)
-            if size - whole > MAX_LINE_BYTES:
-                broken = _BrokenError(
-                    f"the line is longer than {MAX_LINE_BYTES >> 20} MiB; "
-                    "a LETOR file has one judged document per line"
-                )
-                break
-            if whole and size >= block_bytes:
-                yield from _cut(buffers[0], whole, block_bytes)
+        while read := _fill(stream, suffix, memoryview(buffers[0])[size : size + chunk]):
+            if found := np.count_nonzero(np.frombuffer(buffers[0], np.uint8, read, size) == ord("\n")):
+                whole, lines = buffers[0].rfind(b"\n", size, size + read) + 1, lines + int(found)
+            size += read
+            _check_length(size - whole, limits.line_bytes)
+            if whole >= limits.block_bytes:
+                yield memoryview(buffers[0])[:whole], lines
                 rest = buffers[0][whole:size]
                 buffers.rotate()
-                _append(buffers, 0, rest)
-                size, whole = len(rest), 0
+                buffers[0][: len(rest)] = rest
+                size, whole, lines = len(rest), 0, 0
+            elif size + chunk > len(buffers[0]):  # a line that is longer than a block
+                buffers[0] = buffers[0] + bytes(len(buffers[0]))
     except _BrokenError as error:
         broken = error
     if size > whole and not broken:
-        _append(buffers, size, b"\n")
-        whole = size + 1
-    yield from _cut(buffers[0], whole, block_bytes)
+        buffers[0][size : size + 1] = b"\n"
+        whole, lines = size + 1, lines + 1
+    if whole:
+        yield memoryview(buffers[0])[:whole], lines
     if broken:
         raise broken
 
 
-def _append(buffers: deque[bytearray], size: int, data: bytes | bytearray | memoryview) -> None:
-    """Put ``data`` behind the ``size`` bytes in the first buffer, or in a larger one in its place."""
-    if size + len(data) > len(buffers[0]):
-        buffers[0] = buffers[0] + bytes(size + len(data))
-    memoryview(buffers[0])[size : size + len(data)] = data
-
-
-def _cut(buffer: bytearray, size: int, block_bytes: int) -> Iterator[memoryview]:
-    """Cut whole lines into pieces of one to two times ``block_bytes``, or of one longer line."""
-    start, data = 0, memoryview(buffer)
-    while size - start >= 2 * block_bytes:
-        limit = start + block_bytes
-        stop = buffer.rfind(b"\n", start, limit) + 1 or buffer.find(b"\n", limit) + 1
-        yield data[start:stop]
-        start = stop
-    if start < size:
-        yield data[start:size]
+def _check_length(line: int, most: int) -> None:
+    if line > most:
+        raise _BrokenError(
+            f"the line is longer than {most >> 20} MiB; a LETOR file has one judged document per line"
+        )

@@ -5,49 +5,24 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from functools import lru_cache
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.core import tables
 from pipeline.core.errors import SourceError
-from pipeline.dataset import letor_code
-from pipeline.dataset.letor_blocks import Block
-from pipeline.dataset.letor_code import MAX_INDEX
+from pipeline.dataset.letor_blocks import Block, Limits
 
-MAX_CELLS: Final = 8 << 20
-"""Most feature values in one batch (32 MiB): a block that is wide and sparse comes as several batches."""
+if TYPE_CHECKING:  # imports numba
+    from pipeline.dataset.letor_kernel import Columns, Parsed
+
+MAX_INDEX: Final = 65_536
+"""Largest feature index: rows are stored dense, so one stray index would otherwise take all memory."""
 
 _TOKEN = re.compile(rb"[^\s#]*")
-_START_WIDTH = 256  # features to make room for at first; a wider block is parsed twice
-_START_ODD = 1024
-
-
-class _Arrays(NamedTuple):
-    """What the kernel writes into; shapes in :func:`pipeline.dataset.letor_code.parse`."""
-
-    values: np.ndarray
-    labels: np.ndarray
-    qids: np.ndarray
-    qid_span: np.ndarray
-    doc_span: np.ndarray
-    odd: np.ndarray
-    stamp: np.ndarray
-
-
-class _Found(NamedTuple):
-    """What the kernel returns."""
-
-    status: int
-    position: int
-    rows: int
-    width: int
-    odds: int
-    all_int: bool
-    any_doc: bool
 
 
 class _BadTokenError(Exception):
@@ -58,6 +33,33 @@ class _BadTokenError(Exception):
         self.offset = offset
 
 
+def warm_up() -> None:
+    """Compile the kernel, or load it from numba's cache, so that a first read does not wait for it."""
+    _kernel().parse(*_call_without_rows())
+
+
+def must_compile() -> bool:
+    """Return True if neither this process nor numba's cache has the kernel, so that it must be compiled first."""
+    import numba
+
+    parse = _kernel().parse
+    types = tuple(map(numba.typeof, _call_without_rows()))
+    # numba has no public way to ask without compiling; for a changed source, version or processor this is None.
+    return not parse.signatures and parse._cache.load_overload(types, parse.targetctx) is None
+
+
+def _kernel() -> Any:
+    from pipeline.dataset import letor_kernel
+
+    return letor_kernel
+
+
+def _call_without_rows() -> tuple[Any, ...]:
+    """Return arguments of the types with which the kernel is always called."""
+    text = np.frombuffer(bytearray(b"\n"), np.uint8)
+    return text, 0, len(text), _columns(1, 1, 1, fill=np.float32(0)), _kernel().Sentinel(nan, 0, 0)
+
+
 class BlockParser:
     """Turns blocks into batches. Threads may share one: all it keeps are two hints of how much room to make.
 
@@ -65,12 +67,13 @@ class BlockParser:
         path: The source, for error messages.
         fill: Value of a feature that a row does not name.
         sentinel: Value that becomes NaN; NaN for none.
+        limits: How large a batch may be and how much room to make at first.
     """
 
-    def __init__(self, path: Path, *, fill: float, sentinel: float) -> None:
-        self._path, self._fill, self._sentinel = path, np.float32(fill), sentinel
-        self._key = _decimal_key(sentinel)
-        self._width, self._odds = _START_WIDTH, _START_ODD
+    def __init__(self, path: Path, *, fill: float, sentinel: float, limits: Limits) -> None:
+        self._path, self._fill, self._max_cells = path, np.float32(fill), limits.batch_cells
+        self._sentinel = sentinel, *_decimal_digits(sentinel)
+        self._width, self._unsettled = limits.first_width, limits.first_unsettled
 
     def parse(self, block: Block) -> Iterable[pa.RecordBatch]:
         """Return the batches of ``block``: one, or several made one by one when it is wide and sparse.
@@ -80,7 +83,7 @@ class BlockParser:
         """
         data, bad = block.data, None
         batches: Iterable[pa.RecordBatch] = ()
-        if block.has_nul:
+        if not np.frombuffer(data, np.uint8).min():
             nul = bytes(data).index(b"\0")
             bad = _BadTokenError("a NUL byte: looks like a binary file; LETOR is text", nul)
             data = data[: bytes(data).rfind(b"\n", 0, nul) + 1]
@@ -96,93 +99,96 @@ class BlockParser:
         return batches
 
     def _batches(self, data: memoryview, lines: int) -> Iterable[pa.RecordBatch]:
-        rows, width, odds = lines, self._width, self._odds
+        rows, width, room = lines, self._width, self._unsettled
         while True:
-            arrays = self._arrays(rows, max(1, min(width, MAX_CELLS // rows)), odds)
-            found = self._run(data, 0, arrays)
-            small = found.width * found.rows <= MAX_CELLS
-            if found.odds > odds:
-                odds = found.odds
-            elif found.width > len(arrays.values) and small and not found.status:
-                rows, width = found.rows, found.width
+            columns = _columns(rows, max(1, min(width, self._max_cells // rows)), room, fill=self._fill)
+            parsed = self._run(data, 0, columns)
+            small = parsed.width * parsed.rows <= self._max_cells
+            if parsed.unsettled > room:
+                room = parsed.unsettled
+            elif parsed.width > len(columns.values) and small and not parsed.status:
+                rows, width = parsed.rows, parsed.width
             else:
                 break
-        self._width, self._odds = max(found.width, self._width - self._width // 8), odds
-        batch = self._batch(data, arrays, found, found.width if small else 0)
+        self._width, self._unsettled = max(parsed.width, self._width - self._width // 8), room
+        batch = self._batch(data, columns, parsed, parsed.width if small else 0)
         if small:
-            return [batch] if found.rows else ()
-        return self._parts(data, found)
+            return [batch] if parsed.rows else ()
+        return self._parts(data, parsed)
 
-    def _parts(self, data: memoryview, whole: _Found) -> Iterator[pa.RecordBatch]:
-        """Parse again, as many rows at a time as fit ``MAX_CELLS``; the block is known to be good."""
-        position = 0
-        while position < len(data):
-            arrays = self._arrays(max(1, MAX_CELLS // whole.width), whole.width, whole.odds)
-            found = self._run(data, position, arrays)
-            position = found.position
-            if found.rows:
-                yield self._batch(data, arrays, found, whole.width)
+    def _parts(self, data: memoryview, whole: "Parsed") -> Iterator[pa.RecordBatch]:
+        """Parse again, as many rows at a time as a batch may hold; the block is known to be good."""
+        place, rows = 0, max(1, self._max_cells // whole.width)
+        while place < len(data):
+            columns = _columns(rows, whole.width, whole.unsettled, fill=self._fill)
+            parsed = self._run(data, place, columns)
+            place = parsed.position
+            if parsed.rows:
+                yield self._batch(data, columns, parsed, whole.width)
 
-    def _arrays(self, rows: int, width: int, odds: int) -> _Arrays:
-        shape = (width, -(-rows // 16) * 16)  # so that every column starts on a multiple of 64 bytes
-        values = np.full(shape, self._fill) if self._fill else np.zeros(shape, np.float32)
-        return _Arrays(
-            values,
-            np.empty(rows, np.uint8),
-            np.empty(rows, np.int64),
-            np.empty((rows, 2), np.int32),
-            np.empty((rows, 2), np.int32),
-            np.empty((odds, 4), np.int32),
-            np.zeros(MAX_INDEX + 1, np.int32),
-        )
+    def _run(self, data: memoryview, place: int, columns: "Columns") -> "Parsed":
+        kernel, text = _kernel(), np.frombuffer(data, np.uint8)
+        parsed: Parsed = kernel.parse(text, place, len(data), columns, kernel.Sentinel(*self._sentinel))
+        return parsed
 
-    def _run(self, data: memoryview, position: int, arrays: _Arrays) -> _Found:
-        buf = np.frombuffer(data, np.uint8)
-        return _Found(*letor_code.parse(buf, position, len(data), *arrays, self._sentinel, self._key))
-
-    def _batch(self, data: memoryview, arrays: _Arrays, found: _Found, features: int) -> pa.RecordBatch:
-        """Build the batch of the rows found, or raise the first of all that is wrong with the block."""
-        problems = [self._settle(data, arrays, found.odds)]
-        if found.status:
-            problems.append(_kernel_error(found.status, data, found.position))
-        rows = found.rows
-        qid, doc = _array(arrays.qids, tables.QID_INT, rows), None
-        if found.status or not found.all_int:
-            qid, problem = _strings(data, arrays.qid_span[: _named(found)], "query id")
+    def _batch(self, data: memoryview, columns: "Columns", parsed: "Parsed", features: int) -> pa.RecordBatch:
+        """Build the batch of the rows parsed, or raise the first of all that is wrong with the block."""
+        problems = [self._settle(data, columns, parsed.unsettled)]
+        if parsed.status:
+            problems.append(_kernel_error(parsed.status, data, parsed.position))
+        rows = parsed.rows
+        qid, doc = _array(columns.qids, tables.QID_INT, rows), None
+        if parsed.status or not parsed.all_int:
+            qid, problem = _strings(data, columns.qid_span[: _named(parsed)], "query id")
             problems.append(problem)
-        if found.any_doc:
-            doc, problem = _strings(data, arrays.doc_span[: found.rows], "document id")
+        if parsed.any_doc:
+            doc, problem = _strings(data, columns.doc_span[:rows], "document id")
             problems.append(problem)
         if bad := [p for p in problems if p is not None]:
             raise min(bad, key=lambda p: p.offset)
-        columns = [qid, _array(arrays.labels, pa.uint8(), rows), *([] if doc is None else [doc])]
-        whole, stride = _array(arrays.values, pa.float32(), arrays.values.size), arrays.values.shape[1]
-        columns += [whole.slice(column * stride, rows) for column in range(features)]
-        return pa.RecordBatch.from_arrays(columns, schema=_schema(features, qid.type, doc is not None))
+        arrays = [qid, _array(columns.labels, pa.uint8(), rows), *([] if doc is None else [doc])]
+        values, stride = _array(columns.values, pa.float32(), columns.values.size), columns.values.shape[1]
+        arrays += [values.slice(feature * stride, rows) for feature in range(features)]
+        return pa.RecordBatch.from_arrays(arrays, schema=_schema(features, qid.type, doc is not None))
 
-    def _settle(self, data: memoryview, arrays: _Arrays, odds: int) -> _BadTokenError | None:
+    def _settle(self, data: memoryview, columns: "Columns", count: int) -> _BadTokenError | None:
         """Let Python read the tokens the kernel was not sure of; return the first that is wrong."""
         with np.errstate(over="ignore"):  # beyond float32's range is infinity
-            for start, stop, row, feature in arrays.odd[:odds].tolist():
+            for start, stop, row, feature in columns.unsettled[:count].tolist():
                 token = bytes(data[start:stop])
                 value = _python_float(token)
                 if feature == 0:
                     if wrong := _label_error(token, value):
                         return _BadTokenError(wrong, start)
-                    arrays.labels[row] = int(value or 0)
+                    columns.labels[row] = int(value or 0)
                 elif value is None:
                     return _BadTokenError(_value_error(token, feature), start)
-                elif feature <= len(arrays.values):
-                    arrays.values[feature - 1, row] = np.nan if value == self._sentinel else value
+                elif feature <= len(columns.values):
+                    columns.values[feature - 1, row] = nan if value == self._sentinel[0] else value
         return None
 
 
-def _named(found: _Found) -> int:
-    """How many rows have a query id: those found, and one that is bad behind it."""
-    return found.rows + (found.status not in (letor_code.OK, letor_code.NO_QID, letor_code.EMPTY_QID))
+def _columns(rows: int, width: int, unsettled: int, *, fill: np.float32) -> "Columns":
+    """Return arrays for the kernel to fill."""
+    shape = (width, -(-rows // 16) * 16)  # so that every column starts on a multiple of 64 bytes
+    columns: Columns = _kernel().Columns(
+        values=np.full(shape, fill) if fill else np.zeros(shape, np.float32),
+        labels=np.empty(rows, np.uint8),
+        qids=np.empty(rows, np.int64),
+        qid_span=np.empty((rows, 2), np.int32),
+        doc_span=np.empty((rows, 2), np.int32),
+        unsettled=np.empty((unsettled, 4), np.int32),
+        last_row=np.zeros(MAX_INDEX + 1, np.int32),
+    )
+    return columns
 
 
-def _decimal_key(value: float) -> tuple[int, int]:
+def _named(parsed: "Parsed") -> int:
+    """Return how many rows have a query id: those parsed, and one that is bad behind its query id."""
+    return parsed.rows + (parsed.status not in (_kernel().OK, _kernel().NO_QID, _kernel().EMPTY_QID))
+
+
+def _decimal_digits(value: float) -> tuple[int, int]:
     """Return mantissa and power of ten of ``abs(value)`` as Python prints it, without trailing zeros."""
     if not isfinite(value):
         return 0, 0
@@ -196,27 +202,38 @@ def _schema(features: int, qid: pa.DataType, doc_id: bool) -> pa.Schema:
     return tables.judgments(features, qid=qid, doc_id=doc_id).remove(0)
 
 
-def _array(values: np.ndarray, kind: pa.DataType, rows: int) -> pa.Array:
+def _array(values: np.ndarray, kind: pa.DataType, rows: int, valid: np.ndarray | None = None) -> pa.Array:
     """Return the first ``rows`` values without a copy; ``pa.array`` imports pandas where there is one."""
-    return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(values)])
+    bitmap = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(kind, rows, [bitmap, pa.py_buffer(values)])
 
 
 def _strings(data: memoryview, span: np.ndarray, name: str) -> tuple[pa.Array, _BadTokenError | None]:
-    """Return the pieces of ``data`` as strings, empty ones null; or the first that is not UTF-8."""
-    offsets, text = letor_code.gather(np.frombuffer(data, np.uint8), span)
-    valid = np.packbits(offsets[1:] > offsets[:-1], bitorder="little")
-    strings = pa.StringArray.from_buffers(len(span), *map(pa.py_buffer, (offsets, text, valid)))
-    if _is_utf8(strings):
-        return strings, None
-    first = bisect_left(range(len(strings)), True, key=lambda row: not _is_utf8(strings[: row + 1]))
+    """Return the pieces of ``data`` as strings, empty ones null; or the first that is not UTF-8.
+
+    Args:
+        data: The text.
+        span: int32 [rows, 2], start and stop of each piece, in the order of the text.
+        name: What a piece is, for the message.
+    """
+    # The text as one array of pieces and what lies between them, of which every second one is taken.
+    between = pa.BinaryArray.from_buffers(
+        pa.binary(), max(0, span.size - 1), [None, pa.py_buffer(span), pa.py_buffer(data)]
+    )
+    at = _array(np.arange(0, span.size, 2), pa.int64(), len(span), valid=span[:, 1] > span[:, 0])
+    pieces = between.take(at)
+    try:
+        return pieces.cast(pa.string()), None
+    except pa.ArrowInvalid:
+        first = bisect_left(range(len(span)), True, key=lambda row: not _is_utf8(pieces[: row + 1]))
     start, stop = span[first].tolist()
     what = f"{name} {_shown(bytes(data[start:stop]))} is not UTF-8; convert the file to UTF-8"
-    return strings, _BadTokenError(what, start)
+    return pieces, _BadTokenError(what, start)
 
 
-def _is_utf8(strings: pa.Array) -> bool:
+def _is_utf8(pieces: pa.Array) -> bool:
     try:
-        strings.validate(full=True)
+        pieces.cast(pa.string())
     except pa.ArrowInvalid:
         return False
     return True
@@ -259,18 +276,16 @@ def _value_error(token: bytes, feature: int) -> str:
 
 
 def _kernel_error(status: int, data: memoryview, at: int) -> _BadTokenError:
-    match = _TOKEN.match(bytes(data[at:]))
+    kernel, match = _kernel(), _TOKEN.match(bytes(data[at:]))
     token = match.group() if match else b""
     shown, index = _shown(token), _shown(token.partition(b":")[0])
     what = {
-        letor_code.NO_QID: f"expected qid:ID after the label, found {shown if token else 'the end of the line'}; "
+        kernel.NO_QID: f"expected qid:ID after the label, found {shown if token else 'the end of the line'}; "
         "a LETOR line is 'label qid:ID index:value ...'",
-        letor_code.EMPTY_QID: f"{shown} has no query id; write qid:ID without a space",
-        letor_code.INDEX_NOT_INTEGER: f"feature index {index} in {shown} is not a whole number; "
-        "write index:value",
-        letor_code.INDEX_ZERO: f"feature index 0 in {shown}; indexes count from 1, so add 1 to all of them",
-        letor_code.INDEX_TOO_LARGE: f"feature index {index} is above {MAX_INDEX}; "
-        "renumber the features without gaps",
-        letor_code.INDEX_REPEATED: f"feature index {index} is repeated as {shown}; keep one of the two",
+        kernel.EMPTY_QID: f"{shown} has no query id; write qid:ID without a space",
+        kernel.INDEX_NOT_INTEGER: f"feature index {index} in {shown} is not a whole number; write index:value",
+        kernel.INDEX_ZERO: f"feature index 0 in {shown}; indexes count from 1, so add 1 to all of them",
+        kernel.INDEX_TOO_LARGE: f"feature index {index} is above {MAX_INDEX}; renumber the features without gaps",
+        kernel.INDEX_REPEATED: f"feature index {index} is repeated as {shown}; keep one of the two",
     }[status]
     return _BadTokenError(what, at)

@@ -12,8 +12,6 @@ import pyarrow.parquet as pq
 from pipeline.core.errors import SourceError
 from pipeline.core.tables import MAX_LABEL, QID_INT, QID_TEXT, check, features_of
 
-_BATCH_ROWS = 65_536
-
 
 def read_parquet(
     path: Path,
@@ -22,6 +20,7 @@ def read_parquet(
     sentinel: float | None = None,
     progress: Callable[[int], None] | None = None,
     at: Path | None = None,
+    batch_rows: int = 65_536,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a Parquet file in their order, as record batches.
 
@@ -34,6 +33,7 @@ def read_parquet(
         sentinel: A value, compared in the column's own precision, that stands for missing and becomes NaN.
         progress: Called with the bytes of the file read since the last call, more or less.
         at: Where the bytes are, when ``path`` is only what the file is called in messages.
+        batch_rows: Rows of a batch.
 
     Yields:
         Columns as :func:`pipeline.dataset.letor.read_letor` yields them.
@@ -48,7 +48,7 @@ def read_parquet(
         columns = _columns(part.schema_arrow.names, path)
         done = 0
         for group in range(part.num_row_groups):
-            for batch in part.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
+            for batch in part.iter_batches(batch_rows, row_groups=[group], columns=columns):
                 yield _checked(batch, path, done, np.nan if missing == "nan" else 0.0, sentinel)
                 done += batch.num_rows
             if progress:

@@ -31,11 +31,9 @@ _DICTIONARY_VALUES: Final = 256
 _SAMPLE_ROWS: Final = 4_096
 """Rows that tell few values from many; counting those of a whole row group takes as long as writing it."""
 
-Table = pa.Table
-
 
 def rows_per_group(features: int) -> int:
-    """Return the rows a row group aims at for so many float32 features."""
+    """Return the rows a row group aims at, by its number of float32 features."""
     return int(np.clip(ROW_GROUP_BYTES // (4 * max(features, 1)), 1_024, _MOST_ROWS))
 
 
@@ -72,10 +70,16 @@ def _query_starts(qid: pa.Array) -> "np.ndarray[tuple[int], np.dtype[np.int64]]"
 class PartWriter:
     """Write tables of one schema to a Parquet part, in row groups of whole queries.
 
-    Used as a context manager; a query is whole when its rows arrive one after another. ``rows`` is what a row
-    group aims at, None: what suits readers; a group ends with the query that reaches it, and no more than that
-    and the last table waits in memory. ``aside``: groups are written in a thread of their own, one at a time,
-    while the rows of the next arrive; the bytes are the same.
+    A context manager. A query is whole when its rows arrive one after another. A row group ends with the query
+    that reaches its aim, and no more than one group and the last table wait in memory.
+
+    Args:
+        path: The part.
+        schema: Of every table.
+        compression: Of every column.
+        rows: Rows a row group aims at; None for what suits readers.
+        background: Write groups in a thread of their own, one at a time, while the rows of the next arrive; the
+            bytes are the same.
     """
 
     def __init__(
@@ -85,10 +89,10 @@ class PartWriter:
         *,
         compression: "Compression" = "zstd",
         rows: int | None = None,
-        aside: bool = False,
+        background: bool = False,
     ) -> None:
         self._path, self._schema, self._compression = path, schema, compression
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="parquet") if aside else None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="parquet") if background else None
         self._writing: Future[None] | None = None
         self._target = rows or rows_per_group(len(features_of(schema.names)))
         self._waiting: list[pa.Table] = []
@@ -162,12 +166,14 @@ def open_writer(path: Path, sample: pa.Table, compression: "Compression" = "zstd
             few.append(field.name)
         elif distinct > rows.num_rows // 2 and compression != "none":  # it only helps compression
             split.append(field.name)
-    keys = [name for name in ("row_id", "qid", "label") if name in sample.schema.names]
-    return pq.ParquetWriter(
-        path, sample.schema, compression=compression, compression_level=1 if compression == "zstd" else None,
-        use_dictionary=[n for n in few if n != "row_id"], use_byte_stream_split=split, write_statistics=keys,
-        store_schema=True,
-    )  # fmt: skip
+    options = {
+        "compression": compression,
+        "compression_level": 1 if compression == "zstd" else None,
+        "use_dictionary": [name for name in few if name != "row_id"],
+        "use_byte_stream_split": split,
+        "write_statistics": [name for name in ("row_id", "qid", "label") if name in sample.schema.names],
+    }
+    return pq.ParquetWriter(path, sample.schema, store_schema=True, **options)
 
 
 def write_table(path: Path, frame: pl.DataFrame, schema: pa.Schema) -> None:
@@ -177,11 +183,14 @@ def write_table(path: Path, frame: pl.DataFrame, schema: pa.Schema) -> None:
     # zstd, which saves a twentieth of what scores take, is half the work of reading.
     few = [field.name for field in schema if field.name != "row_id" and not pa.types.is_floating(field.type)]
     deltas = {"row_id": "DELTA_BINARY_PACKED"} if "row_id" in schema.names else None
-    pq.write_table(
-        table, path, row_group_size=1 << 20, use_dictionary=few, column_encoding=deltas,
-        compression={name: "lz4" if name == "score" else "zstd" for name in schema.names},
-        compression_level={name: 1 for name in schema.names if name != "score"},
-    )  # fmt: skip
+    compressions = {name: "lz4" if name == "score" else "zstd" for name in schema.names}
+    options = {
+        "compression": compressions,
+        "compression_level": {name: 1 for name, kind in compressions.items() if kind == "zstd"},
+        "use_dictionary": few,
+        "column_encoding": deltas,
+    }
+    pq.write_table(table, path, row_group_size=1 << 20, **options)
 
 
 def open_part(path: Path) -> pq.ParquetFile:
@@ -227,7 +236,7 @@ Read = Callable[[Sequence[str]], Iterable[pa.Table]]
 
 
 def reader(files: Sequence[Path], *, columns: Sequence[str], most_values: int) -> Read:
-    """Return what reads Parquet files again and again: once, if they hold no more than so many values.
+    """Return a function that yields the row groups each time it is called, from memory if they are small.
 
     Args:
         files: The parts.

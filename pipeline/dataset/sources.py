@@ -12,14 +12,12 @@ directory of its own.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from pipeline.core.errors import SourceError
-from pipeline.dataset.archive import Archive, Opener, kind_of, listed
+from pipeline.dataset.archive import Archive, kind_of, list_archive
 from pipeline.dataset.folds import PARTITIONS
 
 _COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
@@ -32,9 +30,7 @@ _SPELLINGS: Final = {
     "vali": ("vali", "valid", "validation", "val", "dev"),
     "test": ("test", "testing"),
 }
-
-
-Layout = Literal["splits", "folds", "partitions", "file"]
+SourceKind = Literal["splits", "folds", "partitions", "file"]
 
 
 @dataclass(frozen=True)
@@ -48,12 +44,12 @@ class SplitSource:
 
 @dataclass(frozen=True)
 class Source:
-    """A SOURCE: its layout and its splits in reading order."""
+    """A SOURCE and its splits, in the order in which they are read."""
 
-    path: Path
-    layout: Layout
+    path: Path  # what the user named
+    layout: SourceKind
     splits: tuple[SplitSource, ...]
-    archive: Archive | None = None
+    archive: Archive | None = None  # what the files lie in, named as if it were a directory
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -64,43 +60,23 @@ class Source:
         """Return the files on disk that hold a split."""
         return split.files if self.archive is None else (self.archive.path,)
 
-    def in_reading_order(self) -> list[SplitSource]:
-        """Return the splits as they best be read: where row ids go on from one to the next, as they stand."""
-        if self.archive is None or self.layout == "partitions":
-            return list(self.splits)
-        begins = self.archive.begins
-        return sorted(self.splits, key=lambda split: begins(split.files[0]))
-
-    @contextmanager
-    def reading(self) -> Iterator[Opener | None]:
-        """Give what opens the splits' files; None where they are files of their own."""
-        with nullcontext() if self.archive is None else self.archive.reading() as opener:
-            yield opener
-
 
 def is_parquet(path: Path) -> bool:
     """Tell Parquet from LETOR text by its name."""
     return path.suffix.lower() in _PARQUET
 
 
-class _Tree(Protocol):
-    """Directories, on disk or in an archive."""
-
-    def children(self, directory: Path) -> list[Path]:
-        """Return what is in a directory, sorted."""
-
-    def is_dir(self, path: Path) -> bool:
-        """Tell a directory from a file."""
-
-
 class _Disk:
-    """The file system."""
+    """Directories of the file system, asked as those of an :class:`Archive`."""
 
     def children(self, directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
 
     def is_dir(self, path: Path) -> bool:
         return path.is_dir()
+
+
+_Tree = Archive | _Disk
 
 
 def _stem(tree: _Tree, path: Path) -> str | None:
@@ -185,7 +161,7 @@ def _locate(path: Path) -> Source:
 
 def _packed(path: Path) -> Source:
     """Find the data in an archive, perhaps below directories that hold nothing else."""
-    tree = listed(path)
+    tree = list_archive(path)
     directory = path
     while True:
         if (found := _directory(tree, directory)) is not None:
@@ -207,7 +183,7 @@ def _nothing(tree: _Tree, directory: Path) -> SourceError:
     )
 
 
-def _directory(tree: _Tree, path: Path) -> tuple[Layout, tuple[SplitSource, ...]] | None:
+def _directory(tree: _Tree, path: Path) -> tuple[SourceKind, tuple[SplitSource, ...]] | None:
     """Return the layout and the splits of a directory; None when it has none."""
     if folds := _folds(tree, path):
         return "folds", folds

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 OURS = """
 import shutil, sys
 from pathlib import Path
-from pipeline import ingest
+from pipeline.dataset import ingest
 from pipeline.core.config import IngestConfig, SplitConfig
 from pipeline.dataset.sources import Source, SplitSource
 source = Source(Path(sys.argv[1]), "splits", (SplitSource("train", (Path(sys.argv[1]),)),))

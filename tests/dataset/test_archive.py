@@ -14,11 +14,13 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.config import IngestConfig, SplitConfig
-from pipeline.core.errors import SourceError
-from pipeline.dataset import archive, ingest
+from pipeline.core.errors import SourceError, StorageError
+from pipeline.core.files import atomic_write
+from pipeline.dataset import ingest
 from pipeline.dataset.sources import locate
 from pipeline.run.job import Job
 from pipeline.synthetic import generate
+from tests.filesystem import small_disk
 from tests.samples import write_letor_source
 
 KINDS = ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz", "tar.zst"]
@@ -276,22 +278,39 @@ def test_an_archive_without_data_says_what_it_has(tmp_path: Path) -> None:
 # ---- How it is read ----------------------------------------------------------------------------------------
 
 
-def test_a_compressed_tar_is_read_once_whatever_its_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Listing opens the stream once and reading once more, though test comes before train."""
-    source = as_folds(tmp_path / "source")
-    archived = packed(tmp_path / "a.tar.gz", sorted(entries_of(source)))
-    opened = []
-    original = archive.OPENERS[".gz"]
-    monkeypatch.setitem(archive.OPENERS, ".gz", lambda raw: opened.append(raw) or original(raw))
+def test_what_is_unpacked_goes_with_the_dataset_in_the_making(tmp_path: Path) -> None:
+    """Nothing but the dataset is left, and nothing at all where a line is bad."""
+    archived = packed(tmp_path / "a.tar.gz", entries_of(as_folds(tmp_path / "source")))
     dataset(archived, tmp_path / "out")
-    assert len(opened) == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "Fold1",
+        "Fold2",
+        "Fold3",
+        "dataset.json",
+    ]
+    bad = packed(tmp_path / "bad.tar.gz", [("train.txt", b"1 qid:1 1:x\n")])
+    with pytest.raises(SourceError), atomic_write(tmp_path / "run" / "dataset") as [made]:
+        dataset(bad, made)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.zst"])
+def test_a_disk_without_room_is_named_before_anything_is_unpacked(tmp_path: Path, kind: str) -> None:
+    """What the data takes, what there is, and what to do: one line. A README that is not read needs no room."""
+    text = b"1 qid:1 1:1 # some text\n" * 200_000
+    archived = packed(tmp_path / f"a.{kind}", [("train.txt", text), ("README", text * 3)])
+    with small_disk(megabytes=1) as disk:
+        with pytest.raises(
+            StorageError, match=r"unpacks to 5 MB and the disk of --out has 1 MB free"
+        ) as caught:
+            dataset(archived, disk / "out")
+        assert str(caught.value).startswith(f"{archived}: ")
+        assert not any(path.is_file() for path in disk.rglob("*"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_progress_counts_the_archives_bytes(tmp_path: Path, kind: str) -> None:
-    """What is told while reading adds up to the archive's size, but for headers and what is not read."""
+    """What is told while unpacking and reading adds up to the archive's size, but for what is not read."""
     text = random.Random(1).randbytes(80_000).hex().encode()
     lines = b"".join(b"1 qid:1 1:1 # %b\n" % text[i : i + 50] for i in range(0, len(text), 50))
     archived = packed(tmp_path / f"a.{kind}", [(f"{name}.txt", lines) for name in ("train", "test", "vali")])

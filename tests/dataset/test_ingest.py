@@ -197,14 +197,21 @@ def test_a_query_in_two_partitions_is_refused(tmp_path: Path) -> None:
 def test_folds_are_ingested_fold_by_fold(tmp_path: Path) -> None:
     """Each fold's splits stand under its name; a fold without vali holds it out of its train."""
     texts = {
-        "Fold1/train": queries(4), "Fold1/vali": queries(2, first=10), "Fold1/test": queries(2, first=20),
-        "Fold2/train": queries(10), "Fold2/test": queries(2, first=30),
-    }  # fmt: skip
+        "Fold1/train": queries(4),
+        "Fold1/vali": queries(2, first=10),
+        "Fold1/test": queries(2, first=20),
+        "Fold2/train": queries(10),
+        "Fold2/test": queries(2, first=30),
+    }
     document = run(write_splits(tmp_path / "d", **texts), tmp_path / "o")
     assert {name: split["queries"] for name, split in document["splits"].items()} == {
-        "Fold1/train": 4, "Fold1/vali": 2, "Fold1/test": 2,
-        "Fold2/train": 8, "Fold2/vali": 2, "Fold2/test": 2,
-    }  # fmt: skip
+        "Fold1/train": 4,
+        "Fold1/vali": 2,
+        "Fold1/test": 2,
+        "Fold2/train": 8,
+        "Fold2/vali": 2,
+        "Fold2/test": 2,
+    }
     assert document["notices"] == ["train.txt was split by query: 8 train, 2 vali"]
 
 
@@ -213,8 +220,10 @@ def test_one_file_is_split_by_query(tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text(queries(20))
     document = run(tmp_path / "data.txt", tmp_path / "o")
     assert {name: split["queries"] for name, split in document["splits"].items()} == {
-        "train": 12, "vali": 4, "test": 4,
-    }  # fmt: skip
+        "train": 12,
+        "vali": 4,
+        "test": 4,
+    }
     assert document["notices"] == ["data.txt was split by query: 12 train, 4 vali, 4 test"]
     frames = [read(tmp_path / "o", name) for name in ("train", "vali", "test")]
     assert pl.concat(frames)["row_id"].sort().to_list() == list(range(40))
@@ -451,15 +460,12 @@ def test_what_is_wrong_with_a_parquet_source(
     assert "\n" not in str(caught.value)
 
 
-def test_rows_are_counted_over_batches_and_row_groups(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_counted_over_batches_and_row_groups(tmp_path: Path) -> None:
     """The number in the message is the row's place in the file."""
-    monkeypatch.setattr(parquet, "_BATCH_ROWS", 3)
     table = pa.table({"qid": [1] * 20, "label": [0] * 17 + [99] * 3, "f1": [0.0] * 20})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=8)
     with pytest.raises(SourceError, match="row 17: label 99"):
-        list(parquet.read_parquet(tmp_path / "a.parquet"))
+        list(parquet.read_parquet(tmp_path / "a.parquet", batch_rows=3))
 
 
 def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
@@ -550,10 +556,16 @@ def test_many_buckets_hold_little_in_memory(tmp_path: Path, monkeypatch: pytest.
             held.append(sum(writer._rows for writer in opened))
 
     monkeypatch.setattr(parts, "PartWriter", Watched)
-    monkeypatch.setattr(parts, "rows_per_group", lambda features: 256)
-    monkeypatch.setattr(ingest, "_BUCKET_BYTES", 2_000)
     (tmp_path / "data.txt").write_text(queries(1_000))
-    run(tmp_path / "data.txt", tmp_path / "o")
+    ingest.run(
+        locate(tmp_path / "data.txt"),
+        tmp_path / "o",
+        config=IngestConfig(),
+        split=SplitConfig(),
+        seed=1,
+        rows_per_group=256,
+        bucket_bytes=2_000,
+    )
     assert len(opened) > 30
     assert max(held) <= 3 * 2 * 256  # staging, then the buckets, then three splits
     assert read(tmp_path / "o", "train").height == 1_200

@@ -16,11 +16,11 @@ from pipeline.dataset import parts
 from tests.samples import judgments, schema_for, write_part
 
 
-def write_in_pieces(path, frame, cuts, *, aside=False):
+def write_in_pieces(path, frame, cuts, **options):
     """Write ``frame`` in tables cut at the given rows."""
     schema = schema_for(frame)
     table = parts.conform(frame.to_arrow(), schema)
-    with parts.PartWriter(path, schema, aside=aside) as writer:
+    with parts.PartWriter(path, schema, **options) as writer:
         for start, end in pairwise([0, *sorted(cuts), frame.height]):
             writer.write(table.slice(start, end - start))
 
@@ -47,13 +47,11 @@ def test_row_groups_hold_whole_queries_however_rows_arrive(tmp_path_factory, dat
     n = sum(sizes)
     frame = judgments(1, n).with_columns(qid=pl.Series(np.repeat(np.arange(len(sizes)), sizes)))
     cuts = data.draw(st.lists(st.integers(0, n), max_size=6))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "rows_per_group", lambda features: 20)
-        write_in_pieces(where / "whole", frame, [])
-        write_in_pieces(where / "pieces", frame, cuts)
-        write_in_pieces(where / "aside", frame, cuts, aside=True)
+    write_in_pieces(where / "whole", frame, [], rows=20)
+    write_in_pieces(where / "pieces", frame, cuts, rows=20)
+    write_in_pieces(where / "background", frame, cuts, rows=20, background=True)
     assert (where / "whole").read_bytes() == (where / "pieces").read_bytes()
-    assert (where / "whole").read_bytes() == (where / "aside").read_bytes()
+    assert (where / "whole").read_bytes() == (where / "background").read_bytes()
     expected, group = [], []
     for query, size in enumerate(sizes):
         group = group + [query] * size
@@ -63,11 +61,10 @@ def test_row_groups_hold_whole_queries_however_rows_arrive(tmp_path_factory, dat
     assert group_queries(where / "whole") == expected + ([group] if group else [])
 
 
-def test_a_query_longer_than_two_groups_stays_whole(tmp_path, monkeypatch):
+def test_a_query_longer_than_two_groups_stays_whole(tmp_path):
     """A query that arrives in many tables is one row group."""
-    monkeypatch.setattr(parts, "rows_per_group", lambda features: 10)
     frame = judgments(1, 100).vstack(judgments(1, 5, first_qid=2))
-    write_in_pieces(tmp_path / "part", frame, range(5, 105, 5))
+    write_in_pieces(tmp_path / "part", frame, range(5, 105, 5), rows=10)
     assert [len(group) for group in group_queries(tmp_path / "part")] == [100, 5]
 
 
@@ -124,16 +121,16 @@ def test_nothing_is_finished_after_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [10, 1000])
-def test_what_fails_aside_fails_the_writer(tmp_path, monkeypatch, rows):
+def test_what_fails_in_the_background_fails_the_writer(tmp_path, rows):
     """An error in the thread that writes is raised, whether more rows follow or the file ends."""
-    monkeypatch.setattr(parts, "rows_per_group", lambda features: rows)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(parts, "open_writer", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_in_pieces(tmp_path / "part", judgments(10, 10), range(10, 100, 10), aside=True)
+    with pytest.raises(FileNotFoundError):
+        write_in_pieces(
+            tmp_path / "nowhere" / "part",
+            judgments(10, 10),
+            range(10, 100, 10),
+            rows=rows,
+            background=True,
+        )
 
 
 def test_conform_fills_what_is_not_there():

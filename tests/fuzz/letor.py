@@ -33,13 +33,53 @@ TOKENS = [
     *(b"0", b"1", b"2.0", b"30", b"31", b"-1", b"+1", b"1e0", b"0.5 ", b"1.000 ", b"00", b"1_0", b"x"),
     *(b" qid:", b" qid:1", b" qid:q7", b" qid:-0", b" qid:9223372036854775807", b" qid:-9223372036854775809"),
     *(b"1:", b" 2:", b" 3:0.25", b" 9:", b" 10:", b" 01:", b" 0:", b" 99:1 100:", b" 999:0 1000:1 1001:"),
-    *(b" 257:1", b" 65536:1", b" 65537:", b" 18446744073709551617:1", b" 1:1 1:1", b" 3:1 2:1", b"1:2 2:3 3:4 "),
-    *(b"nan", b"-nan", b"NaN", b"inf", b"-Infinity", b"NULL", b"1e999", b"1e-400", b"0x10", b"e", b"E+", b"e-"),
-    *(b"docid = ", b"#docid=", b"# docid", b"DocId", b"=", b"_", b"\xc3\xa9", b"\xff", b"\xed\xa0\x80", b"\xf4\x90"),
-    *(b"12345678", b"1234567.12345678", b"12345678.1", b"9007199254740993", b"00000000", b"0.00000001", b"99999999"),
+    *(
+        b" 257:1",
+        b" 65536:1",
+        b" 65537:",
+        b" 18446744073709551617:1",
+        b" 1:1 1:1",
+        b" 3:1 2:1",
+        b"1:2 2:3 3:4 ",
+    ),
+    *(
+        b"nan",
+        b"-nan",
+        b"NaN",
+        b"inf",
+        b"-Infinity",
+        b"NULL",
+        b"1e999",
+        b"1e-400",
+        b"0x10",
+        b"e",
+        b"E+",
+        b"e-",
+    ),
+    *(
+        b"docid = ",
+        b"#docid=",
+        b"# docid",
+        b"DocId",
+        b"=",
+        b"_",
+        b"\xc3\xa9",
+        b"\xff",
+        b"\xed\xa0\x80",
+        b"\xf4\x90",
+    ),
+    *(
+        b"12345678",
+        b"1234567.12345678",
+        b"12345678.1",
+        b"9007199254740993",
+        b"00000000",
+        b"0.00000001",
+        b"99999999",
+    ),
     *(b"0 qid:1 1:1\n", b"2 qid:10 1:0.5 2:1 3:-7 4:3.25 5:0.125 6:0 #docid = A inc = 1\n"),
     *(b"1797693134862315700" + b"0" * 290, b"." + b"0" * 30, b"9" * 19, b"8.5899345920000005e9"),
-]  # fmt: skip
+]
 REPAIRS = {
     "has no query id": b"qid:1",
     "is not a number; labels": b"1",
@@ -106,10 +146,9 @@ def _entry(token: bytes) -> str:
 
 def watched() -> Iterator[FunctionType]:
     """Yield the functions whose branches guide: the interpreted kernel and the reader around it."""
-    from pipeline.dataset import letor, letor_parse
-    from pipeline.dataset import letor_blocks as letor_source
+    from pipeline.dataset import letor, letor_blocks, letor_parse
 
-    for module in (interpreted.module(), letor_source, letor_parse, letor):
+    for module in (interpreted.module(), letor_blocks, letor_parse, letor):
         yield from _functions(module, module.__name__)
 
 

@@ -1,24 +1,22 @@
 """One input of the fuzzer: the reader, however it is run, has to give what the plain reference gives."""
 
 import gzip
-import io
 import random
+import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import combinations
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from pipeline.core.errors import SourceError
-from pipeline.dataset import letor_blocks as letor_source
-from pipeline.dataset import letor_parse
 from pipeline.dataset.letor import read_letor
-from pipeline.dataset.letor_blocks import read_blocks
+from pipeline.dataset.letor_blocks import Limits, read_blocks
 from tests.fuzz import interpreted, reference
 from tests.fuzz.reference import Bad, Row
 
@@ -54,6 +52,18 @@ class Options(NamedTuple):
     room: int = 256
     suffix: str = ""
 
+    @property
+    def limits(self) -> Limits:
+        """The same for the reader."""
+        return Limits(
+            block_bytes=self.block_bytes,
+            head_bytes=self.head,
+            chunk_bytes=self.chunk,
+            batch_cells=self.cells,
+            first_width=self.room,
+            first_unsettled=self.room,
+        )
+
 
 def options_of(data: bytes) -> Options:
     """Draw the options from the bytes themselves, so that an input says all there is to a failure."""
@@ -83,51 +93,30 @@ def _near(token: bytes, draw: random.Random) -> float | None:
     return float(draw.choice((value, value, np.nextafter(value, 0.0), -value)))
 
 
-class _File(io.BytesIO):
-    """A file that gives at most so many bytes at once."""
-
-    def __init__(self, data: bytes, chunk: int) -> None:
-        super().__init__(data)
-        self._chunk = chunk
-
-    def read1(self, size: int | None = -1) -> bytes:
-        return super().read1(self._chunk if size is None or size < 0 else min(size, self._chunk))
-
-
 @contextmanager
-def _limits(options: Options) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(letor_source, "_HEAD_BYTES", options.head)
-        patch.setattr(letor_parse, "MAX_CELLS", options.cells)
-        patch.setattr(letor_parse, "_START_WIDTH", options.room)
-        patch.setattr(letor_parse, "_START_ODD", options.room)
-        yield
+def _stored(data: bytes, suffix: str = "") -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / f"fuzz.txt{suffix}"
+        path.write_bytes(PACK[suffix](data))
+        yield path
 
 
-def _read(data: bytes, options: Options, *, block_bytes: int, threads: int) -> list[pa.RecordBatch] | Bad:
+def _read(data: bytes, options: Options, *, threads: int) -> list[pa.RecordBatch] | Bad:
     """Return the batches, or the error; any other exception than a SourceError is a finding by itself."""
-    path, stored = Path("fuzz.txt" + options.suffix), PACK[options.suffix](data)
-    with _limits(options):
+    how = {"missing": options.missing, "sentinel": options.sentinel, "limits": options.limits}
+    with _stored(data, options.suffix) as path:
         try:
-            return list(
-                read_letor(
-                    path,
-                    missing=options.missing,
-                    sentinel=options.sentinel,
-                    threads=threads,
-                    block_bytes=block_bytes,
-                    opener=lambda _: _File(stored, options.chunk),
-                )
-            )
+            return list(read_letor(path, threads=threads, **how))
         except SourceError as error:
             return Bad(error.what, error.line, error.column)
 
 
-def check(data: bytes, *, quick: bool = False) -> None:
+def check(data: bytes, *, quick: bool = False, kernel: ModuleType | None = None) -> None:
     """Read ``data`` in several ways and compare each with the reference.
 
     Args:
         data: The file.
+        kernel: The kernel that is not compiled; None for the source as it is.
         quick: Read it twice, compiled and interpreted, in one of the ways, drawn from the bytes.
 
     Raises:
@@ -140,7 +129,7 @@ def check(data: bytes, *, quick: bool = False) -> None:
     ways = [(WHOLE, 1), (how.block_bytes, 1), (how.block_bytes, 2)]
     for block_bytes, threads in [ways[zlib.crc32(data) % 3]] if quick else ways:
         _check(data, expected, how, block_bytes=block_bytes, threads=threads)
-        _check(data, expected, how, kernel=interpreted.kernel, block_bytes=block_bytes, threads=1)
+        _check(data, expected, how, block_bytes=block_bytes, threads=1, kernel=kernel or interpreted.module())
 
 
 def check_every_cut(data: bytes) -> None:
@@ -161,10 +150,8 @@ def check_every_cut(data: bytes) -> None:
 def _cuts(data: bytes, options: Options, block_bytes: int) -> tuple[int, ...]:
     """Return the sizes of the blocks."""
     sizes: list[int] = []
-    blocks = read_blocks(
-        Path("fuzz.txt"), block_bytes=block_bytes, opener=lambda _: _File(data, options.chunk)
-    )
-    with _limits(options), suppress(SourceError):
+    with _stored(data) as path, suppress(SourceError):
+        blocks = read_blocks(path, limits=options._replace(block_bytes=block_bytes).limits)
         sizes.extend(len(block.data) for block in blocks)
     return tuple(sizes)
 
@@ -174,18 +161,19 @@ def _check(
     expected: list[Row] | Bad,
     how: Options,
     *,
-    kernel: Callable[[], AbstractContextManager[None]] = nullcontext,
     block_bytes: int,
     threads: int,
+    kernel: ModuleType | None = None,
 ) -> None:
     whole = block_bytes == WHOLE
     if whole:  # as a user's file is read
         how = how._replace(chunk=1 << 20, cells=8 << 20, room=256, suffix="")
-    with kernel():
-        found = _read(data, how, block_bytes=block_bytes, threads=threads)
+    how = how._replace(block_bytes=block_bytes)
+    with nullcontext() if kernel is None else interpreted.kernel(kernel):
+        found = _read(data, how, threads=threads)
     if wrong := _difference(found, expected, missing=how.missing, whole=whole):
-        name = "compiled" if kernel is nullcontext else "interpreted"
-        raise MismatchError(f"{wrong}\n{name}, {threads} threads, blocks of {block_bytes}, {how}\n{data!r}")
+        name = "compiled" if kernel is None else "interpreted"
+        raise MismatchError(f"{wrong}\n{name}, {threads} threads, {how}\n{data!r}")
 
 
 def _width(expected: list[Row] | Bad) -> int:

@@ -1,21 +1,19 @@
 """However rows are arranged and however little memory there is, a dataset holds the same rows."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_svmlight_file
 
 from pipeline.core.config import IngestConfig, SplitConfig
-from pipeline.dataset import ingest, letor, parts
+from pipeline.dataset import ingest
+from pipeline.dataset.letor_blocks import Limits
 from pipeline.dataset.sources import Source, SplitSource
 
 Row = tuple[int, int | str, dict[int, float], str | None]
@@ -51,21 +49,12 @@ def text(found: list[Row], *, blanks: bool = False) -> str:
     return ("\n\n" if blanks else "\n").join(lines) + "\n"
 
 
-@contextmanager
-def little_memory(*, rows_per_group: int, bucket_bytes: int, block_bytes: int) -> Iterator[None]:
-    """Make row groups, buckets and blocks of text as small as given."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "rows_per_group", lambda features: rows_per_group)
-        patch.setattr(ingest, "_BUCKET_BYTES", bucket_bytes)
-        patch.setattr(letor, "read_letor", partial(letor.read_letor, block_bytes=block_bytes))
-        yield
-
-
+# Row groups, buckets and blocks of text far smaller than they are.
 memory = st.fixed_dictionaries(
     {
         "rows_per_group": st.integers(1, 8),
         "bucket_bytes": st.sampled_from([1, 100, 300, 1 << 20]),
-        "block_bytes": st.sampled_from([1, 40, 200, 1 << 20]),
+        "limits": st.sampled_from([1, 40, 200, 1 << 20]).map(lambda size: Limits(block_bytes=size)),
     }
 )
 
@@ -75,10 +64,10 @@ def source_of(file: Path, hold_out: tuple[str, ...] = ()) -> Source:
     return Source(file, "file", (SplitSource("train", (file,), hold_out=hold_out),))
 
 
-def run(source: Source, out: Path, *, threads: int = 1, missing: str = "zero") -> Path:
+def run(source: Source, out: Path, *, threads: int = 1, missing: str = "zero", **sizes: Any) -> Path:
     """Ingest ``source`` into ``out``."""
     config = IngestConfig.model_validate({"missing": missing})
-    ingest.run(source, out, config=config, split=SplitConfig(), seed=1, threads=threads)
+    ingest.run(source, out, config=config, split=SplitConfig(), seed=1, threads=threads, **sizes)
     return out
 
 
@@ -108,12 +97,12 @@ def check_row_groups(dataset: Path, split: str, rows_per_group: int) -> None:
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(found=rows(), blanks=st.booleans(), sizes=memory)
-def test_same_rows_as_scikit_learn_reads(found: list[Row], blanks: bool, sizes: dict[str, int]) -> None:
+def test_same_rows_as_scikit_learn_reads(found: list[Row], blanks: bool, sizes: dict[str, Any]) -> None:
     """Per query the same labels and features in the same order; queries by first appearance, whole."""
-    with tempfile.TemporaryDirectory() as directory, little_memory(**sizes):
+    with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "data.txt"
         file.write_text(text(found, blanks=blanks))
-        dataset = run(source_of(file), Path(directory) / "dataset")
+        dataset = run(source_of(file), Path(directory) / "dataset", **sizes)
         frame = read(dataset)
         check_row_groups(dataset, "train", sizes["rows_per_group"])
         width = len(frame.columns) - 3
@@ -130,16 +119,15 @@ def test_same_rows_as_scikit_learn_reads(found: list[Row], blanks: bool, sizes: 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(found=rows(late=True), sizes=memory, missing=st.sampled_from(["zero", "nan"]))
-def test_what_appears_late_holds_for_all_rows(found: list[Row], sizes: dict[str, int], missing: str) -> None:
+def test_what_appears_late_holds_for_all_rows(found: list[Row], sizes: dict[str, Any], missing: str) -> None:
     """More features, a text id or a document id in a later block give the dataset of one large block."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "data.txt"
         file.write_text(text(found))
-        with little_memory(**{**sizes, "block_bytes": 1 << 20, "bucket_bytes": 1 << 20}):
-            whole = bytes_of(run(source_of(file), Path(directory) / "whole", missing=missing))
-        with little_memory(**sizes):
-            little = run(source_of(file), Path(directory) / "little", missing=missing)
-            again = bytes_of(run(source_of(file), Path(directory) / "again", missing=missing, threads=2))
+        large = {"rows_per_group": sizes["rows_per_group"], "missing": missing}
+        whole = bytes_of(run(source_of(file), Path(directory) / "whole", **large))
+        little = run(source_of(file), Path(directory) / "little", missing=missing, **sizes)
+        again = bytes_of(run(source_of(file), Path(directory) / "again", missing=missing, threads=2, **sizes))
         frame = read(little)
         assert bytes_of(little) == whole == again
     all_int = all(isinstance(qid, int) for _, qid, _, _ in found)
@@ -157,15 +145,15 @@ def test_what_appears_late_holds_for_all_rows(found: list[Row], sizes: dict[str,
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(found=rows(late=True), sizes=memory)
-def test_text_and_parquet_give_the_same_dataset(found: list[Row], sizes: dict[str, int]) -> None:
+def test_text_and_parquet_give_the_same_dataset(found: list[Row], sizes: dict[str, Any]) -> None:
     """A dataset, given again as a Parquet source, comes out as it went in."""
-    with tempfile.TemporaryDirectory() as directory, little_memory(**sizes):
+    with tempfile.TemporaryDirectory() as directory:
         file, parquet = Path(directory) / "data.txt", Path(directory) / "data.parquet"
         file.write_text(text(found))
-        one = read(run(source_of(file), Path(directory) / "one"))
+        one = read(run(source_of(file), Path(directory) / "one", **sizes))
         # In the order of the file, columns in an order of their own.
         one.sort("row_id").select(sorted(one.columns)).write_parquet(parquet, row_group_size=7)
-        two = read(run(source_of(parquet), Path(directory) / "two"))
+        two = read(run(source_of(parquet), Path(directory) / "two", **sizes))
         schemas = [
             pq.read_schema(Path(directory) / name / "train" / "part-00000.parquet") for name in ("one", "two")
         ]
@@ -175,17 +163,17 @@ def test_text_and_parquet_give_the_same_dataset(found: list[Row], sizes: dict[st
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(found=rows(late=True), sizes=memory)
-def test_held_out_queries_are_whole_and_chosen_by_id(found: list[Row], sizes: dict[str, int]) -> None:
+def test_held_out_queries_are_whole_and_chosen_by_id(found: list[Row], sizes: dict[str, Any]) -> None:
     """Every row is in one split, every query in one split; the file's order does not decide in which."""
     queries = {str(row[1]) for row in found}
     if len(queries) < 3:
         return
-    with tempfile.TemporaryDirectory() as directory, little_memory(**sizes):
+    with tempfile.TemporaryDirectory() as directory:
         frames = []
         for name, arranged in (("given", found), ("turned", found[::-1])):
             file = Path(directory) / f"{name}.txt"
             file.write_text(text(arranged))
-            out = run(source_of(file, ("vali", "test")), Path(directory) / name)
+            out = run(source_of(file, ("vali", "test")), Path(directory) / name, **sizes)
             frames.append({split: read(out, split) for split in ("train", "vali", "test")})
             for split in ("train", "vali", "test"):
                 check_row_groups(out, split, sizes["rows_per_group"])

@@ -11,6 +11,7 @@ from sklearn.datasets import load_svmlight_file
 
 from pipeline.core.errors import SourceError
 from pipeline.dataset.letor import read_letor, write_letor
+from pipeline.dataset.letor_blocks import Limits
 
 settings.register_profile("letor", deadline=None, max_examples=150)  # the first example may compile
 relaxed = settings.get_profile("letor")
@@ -105,8 +106,8 @@ texts = st.one_of(st.binary(max_size=200), st.lists(line_parts, max_size=40).map
 def test_any_bytes_parse_or_fail_alike(data, block_bytes):
     """Any bytes are rows or one SourceError, the same for any number of threads and size of blocks."""
     expected = outcome(data)
-    assert outcome(data, block_bytes=block_bytes) == expected
-    assert outcome(data, block_bytes=block_bytes, threads=2) == expected
+    assert outcome(data, limits=Limits(block_bytes=block_bytes)) == expected
+    assert outcome(data, limits=Limits(block_bytes=block_bytes), threads=2) == expected
     assert outcome(data, threads=2) == expected
 
 
