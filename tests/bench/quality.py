@@ -18,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from flows.body import Plain, body
+from flows.stages import run_pipeline
 from pipeline.core.config import override, parse
 from pipeline.evaluation import paired
 from pipeline.negatives.arms import parse as parse_arm
-from pipeline.run.defaults import processors
-from pipeline.run.job import Job
+from pipeline.run.start import processors
 
 SETS = ("webis_clueweb09", "cranfield", "nfcorpus", "ohsumed", "mq2008")
 SEEDS = (1, 2, 3)
@@ -65,8 +64,8 @@ class Measured:
 
 def run(source: Path, root: Path, arms: Sequence[str], settings: Sequence[str]) -> Path:
     """Run the job on one set, or what is missing of it; returns its directory."""
-    job = Job(source, root, config=parse(override({}, settings)), threads=processors(), arms=arms)
-    body(job, Plain(), command="bench-quality")
+    config = parse(override({}, settings))
+    run_pipeline(source, root, config=config, threads=processors(), arms=arms, command="bench-quality")
     return root
 
 

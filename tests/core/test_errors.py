@@ -31,7 +31,7 @@ def test_source_error_names_the_place_as_compilers_do(where: dict[str, int], sho
 def test_source_error_keeps_its_parts_across_processes() -> None:
     """Pickling gives the same message and the same parts."""
     error = SourceError("bad", file=Path("a.txt"), line=3, column=7)
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - made two lines above
+    again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
     assert (again.what, again.file, again.line, again.column) == ("bad", Path("a.txt"), 3, 7)
 

@@ -13,12 +13,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from flows.stages import run_pipeline
 from pipeline.core.config import IngestConfig, SplitConfig
 from pipeline.core.errors import SourceError, StorageError
 from pipeline.core.files import atomic_write
+from pipeline.core.records import read_record
 from pipeline.dataset import ingest
 from pipeline.dataset.sources import locate
-from pipeline.run.job import Job
+from pipeline.run.execute import Stage
 from pipeline.synthetic import generate
 from tests.filesystem import small_disk
 from tests.samples import write_letor_source
@@ -327,11 +329,10 @@ def test_a_run_remembers_the_archive(tmp_path: Path) -> None:
 
     def run() -> tuple[list[str], dict[str, dict[str, str]]]:
         states: list[str] = []
-        job = Job(
-            archived, tmp_path / "run", config=parse({}), observer=lambda event: states.append(event.state)
-        )
-        job.ingest()
-        return [state for state in states if state != "advance"], job.manifest.steps()["ingest"]["inputs"]
+        root = tmp_path / "run"
+        tell = lambda event: states.append(event.state)  # noqa: E731
+        run_pipeline(archived, root, config=parse({}), last_stage=Stage.INGEST, progress=tell)
+        return [state for state in states if state != "advance"], read_record(root, "ingest").inputs
 
     source = as_splits(tmp_path / "source")
     archived = packed(tmp_path / "a.tar", entries_of(source))

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-
 from flows.body import Plain, body
+from pipeline.run.job import Job
+
 from pipeline.core import tables
 from pipeline.core.config import RankerConfig, SelectConfig, parse
 from pipeline.core.errors import TableError, TrainingError
@@ -19,7 +20,6 @@ from pipeline.negatives.strategies import STRATEGIES
 from pipeline.negatives.training import Training
 from pipeline.ranker import binning as binned
 from pipeline.ranker.fit import bin_rows, parameters
-from pipeline.run.job import Job
 from tests.conftest import SMALL
 from tests.samples import judgments, write_letor_source, write_part
 

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from flows.body import Plain, body
+from flows.stages import run_pipeline
 from pipeline.core import tables
 from pipeline.core.config import RankerConfig, SelectConfig, parse
 from pipeline.dataset import parts
@@ -18,7 +18,6 @@ from pipeline.inspect.look import inspect
 from pipeline.negatives import arms, grades, prepare, select
 from pipeline.ranker.fit import Training, fit_all, parameters
 from pipeline.ranker.predict import predict
-from pipeline.run.job import Job
 from tests.conftest import SMALL
 from tests.samples import judgments, schema_for, scores_of, write_letor_source, write_part
 
@@ -160,7 +159,7 @@ def whole(tmp_path_factory):
     where = tmp_path_factory.mktemp("run")
     source = write_letor_source(where / "source", queries=24, documents=12)
     names = [GRADED, PLAIN, "mixed-100-graded", "mixed-40-guard75-graded-bag2"]
-    body(Job(source, where / "run", config=parse(SMALL), threads=2, arms=names), Plain())
+    run_pipeline(source, where / "run", config=parse(SMALL), threads=2, arms=names)
     return where / "run"
 
 
@@ -196,7 +195,8 @@ def test_another_gain_trains_the_graded_arms_alone(whole, tmp_path):
     for file in sorted(whole.rglob("*")):
         target = root / file.relative_to(whole)
         target.mkdir() if file.is_dir() else target.write_bytes(file.read_bytes())
-    body(Job(None, root, config=config, threads=2, arms=[GRADED, PLAIN], observer=events.append), Plain())
+    given = {"config": config, "threads": 2, "arms": [GRADED, PLAIN]}
+    run_pipeline(None, root, **given, progress=events.append)
     ran = {event.step for event in events if event.state == "done"}
     assert ran <= {f"model/{GRADED}", f"metrics/{GRADED}", "metrics", "summary", "report"}
     assert f"model/{GRADED}" in ran

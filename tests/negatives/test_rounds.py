@@ -4,14 +4,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from flows.body import Plain, body
+from flows.stages import run_pipeline
 from pipeline.core.config import SelectConfig, parse
+from pipeline.core.paths import RunPaths
+from pipeline.core.records import read_record
 from pipeline.negatives import arms
 from pipeline.negatives.select import Selector
 from pipeline.ranker import binning as binned
 from pipeline.ranker.fit import bin_rows, parameters
-from pipeline.run.job import Job
-from pipeline.run.plan import FoldArm, Plan
+from pipeline.run.sizes import Dataset, arm_cost, arm_rows
 from tests.conftest import SMALL
 from tests.negatives.test_dynamic import CONFIG, frame_of, run, scores_like, split
 from tests.samples import scores_of, write_letor_source
@@ -141,43 +142,44 @@ def test_early_stopping_looks_at_each_ranker_anew(split, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Return a finished run with an arm with rounds, and what its observer was told."""
+    """Return a finished run with an arm with rounds, and what was told of it."""
     where = tmp_path_factory.mktemp("run")
     source = write_letor_source(where / "source", queries=24, documents=12)
     events = []
     names = ["false-positive-20-guard75-rounds3"]
-    job = Job(source, where / "run", config=parse(SMALL), threads=2, arms=names, observer=events.append)
-    body(job, Plain())
-    return job, events
+    given = {"config": parse(SMALL), "threads": 2, "arms": names}
+    run_pipeline(source, where / "run", **given, progress=events.append)
+    return where / "run", events
 
 
 def test_a_run_keeps_what_the_last_round_trained_on(whole):
     """SELECTION, the prepared set and the training's facts are of the same rows, and say why."""
-    job, _ = whole
-    root, name = job.layout.root, "false-positive-20-guard75-rounds3"
+    root, name = whole[0], "false-positive-20-guard75-rounds3"
     selection = pl.read_parquet(root / "selection" / f"{name}.parquet")
     prepared = pl.concat([pl.read_parquet(file) for file in (root / "prepared" / name).glob("*.parquet")])
     assert prepared["row_id"].to_list() == selection.filter("kept")["row_id"].to_list()
-    assert (job.manifest.facts(f"model/{name}") or {})["rows"] == prepared.height
+    assert read_record(root, f"model/{name}").facts["rows"] == prepared.height
     assert set(selection.filter("kept")["reason"]) > {"positive", "kept since round 1"}
     assert selection["score"].equals(pl.read_parquet(root / "scores" / f"{name}.parquet")["score"])
 
 
 def test_progress_counts_the_trees_of_all_rounds(whole):
     """The work told while the arm trains is at most what was announced for it, and most of it."""
-    job, events = whole
+    root, events = whole
     step = "model/false-positive-20-guard75-rounds3"
-    (announced,) = (event.done for event in events if event.step == step and event.state == "start")
-    (of,) = (of for of in job.plan.every_arm() if of.arm.rounds == 3)
-    assert announced == job.plan.arm_rows(of) * 15
-    assert sum(event.done for event in events if event.step == step and event.state == "advance") <= announced
+    (announced,) = (event.amount for event in events if event.step == step and event.state == "start")
+    dataset, arm = Dataset.of(RunPaths(root)), arms.parse(step.partition("/")[2])
+    assert announced == arm_rows(dataset, dataset.folds[0], arm) * 15
+    assert (
+        sum(event.amount for event in events if event.step == step and event.state == "advance") <= announced
+    )
 
 
 def test_work_counts_the_rows_that_each_round_asks_for():
     """A hundred rows, 20 positive, and 10 % for three rounds: 28, 36 and 44 rows, 100 trees each."""
     splits = {"train": {"rows": 100, "negatives": 80, "queries": 5}, "vali": {}, "test": {}}
     arm = arms.parse("false-positive-10-rounds3")
-    plan = Plan(splits, config=parse({}), arms=[arm])
-    of = FoldArm(plan.folds[0], arm)
-    assert plan.arm_rows(of) == pytest.approx((28 + 36 + 44) / 3)
-    assert plan.arm_trees(of) == 300
+    dataset = Dataset({"splits": splits})
+    rows = arm_rows(dataset, dataset.folds[0], arm)
+    assert rows == pytest.approx((28 + 36 + 44) / 3)
+    assert arm_cost(dataset, dataset.folds[0], arm, parse({})) == pytest.approx(rows * 300)

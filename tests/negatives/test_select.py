@@ -6,10 +6,11 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from flows.body import Plain, Stage, body
+from flows.stages import run_pipeline
 from pipeline.core import tables
 from pipeline.core.config import Config, SelectConfig
 from pipeline.core.errors import ConfigError, SourceError
+from pipeline.core.records import read_record
 from pipeline.dataset import parts
 from pipeline.negatives import select
 from pipeline.negatives.arms import parse
@@ -17,7 +18,7 @@ from pipeline.negatives.budget import Budget
 from pipeline.negatives.select import Selector
 from pipeline.negatives.strategies import STRATEGIES
 from pipeline.negatives.training import Training
-from pipeline.run.job import Job
+from pipeline.run.execute import Stage
 from tests.samples import judgments_of, scores_of, training_of, write_letor_source, write_part
 
 CONFIG = SelectConfig()
@@ -167,10 +168,9 @@ def test_a_run_refuses_an_arm_before_it_trains(tmp_path):
     for file in source.iterdir():
         lines = file.read_text(encoding="utf-8").splitlines()
         file.write_text("".join(line.partition(" #")[0] + "\n" for line in lines), encoding="utf-8")
-    job = Job(source, tmp_path / "run", config=Config(), arms=["popularity-20"])
     with pytest.raises(ConfigError, match="arm 'popularity-20' needs document ids"):
-        body(job, Plain())
-    assert not job.at(job.folds[0]).initial_model(0).exists()
+        run_pipeline(source, tmp_path / "run", config=Config(), arms=["popularity-20"])
+    assert not (tmp_path / "run" / "models").exists()
 
 
 # ---- LightGBM's limit of rows per query --------------------------------------------------------------------
@@ -253,13 +253,15 @@ def test_all_alone_announces_long_queries_and_refuses_hopeless_ones(tmp_path, la
     source = write_letor_source(tmp_path / "source")
     long = "".join(f"{label} qid:1 1:{number}\n" for number in range(10_001))
     (source / "train.txt").write_text(long + "1 qid:2 1:1\n0 qid:2 1:2\n", encoding="utf-8")
-    job = Job(source, tmp_path / "run", config=Config(), arms=["all"])
+    root = tmp_path / "run"
+    given = {"config": Config(), "arms": ["all"], "last_stage": Stage.SELECT}
     if label == 0:
-        body(job, Plain(), until=Stage.SELECT)
-        assert any("longer than the 10,000 rows LightGBM takes" in notice for notice in job.notices())
+        run_pipeline(source, root, **given)
+        notices = read_record(root, "selection/all").facts["notices"]
+        assert any("longer than the 10,000 rows LightGBM takes" in notice for notice in notices)
     else:
         with pytest.raises(SourceError, match="relevant rows, and LightGBM takes 10,000 rows per query"):
-            body(job, Plain(), until=Stage.SELECT)
+            run_pipeline(source, root, **given)
 
 
 # ---- The edge: paths ---------------------------------------------------------------------------------------
