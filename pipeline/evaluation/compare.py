@@ -99,24 +99,7 @@ def recommend(
     mark (the one-standard-error rule of Breiman et al. 1984), the one with the fewest rows is kept. Never one
     that is significantly worse than `all` (p < 0.05, not adjusted: here a false alarm only costs rows).
 
-    A few dozen queries choose badly. The validation queries of webis, cranfield, nfcorpus, ohsumed and mq2008
-    were split in halves 600 times, one kept on one half and judged on the other, of `all` and four arms of equal
-    rows: ``mixed-10`` in two bags, behind ``guard75``, ``guard90``, ``guard100`` or no guard. Difference to `all`:
-
-    ==================================================  ======  =====  =====  =====  =====  ======
-    rule                                                webis   cran.  nfc.   ohs.   mq     mean
-    ==================================================  ======  =====  =====  =====  =====  ======
-    the best mean                                       +2.3 %  -0.1   +0.0   +0.9   -0.2   +0.6 %
-    fewest rows within one standard error               +4.1 %  +0.2   -0.6   +1.1   -0.0   +1.0 %
-    **preferred within two**, else the best mean        +8.5 %  -1.0   -1.4   +1.9   -0.2   +1.6 %
-    preferred within one, else the best mean            +7.6 %  -0.5   -0.1   +1.6   -0.3   +1.7 %
-    the preferred one, whatever the lists say           +8.6 %  -1.0   -5.1   +1.9   -0.2   +0.8 %
-    ==================================================  ======  =====  =====  =====  =====  ======
-
-    The preferred arm was the one behind ``guard75``, which is preferred for what it did on these same sets: left
-    to the other four sets, it would be preferred for each but webis, whose others would prefer `all`. Within one
-    or two makes no difference that can be seen but on nfcorpus, and there only with half of the lists: with all of
-    them both keep `all`.
+    ``tests/bench/quality.md`` compares this rule with others on five sets.
 
     Args:
         metrics: As :func:`summarise`.
