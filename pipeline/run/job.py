@@ -451,7 +451,7 @@ class Job:
         order = [file.relative_to(self.layout.root).as_posix() for file in files]
         self._step(
             name,
-            lambda made: evaluate.together(files, made[0]),
+            lambda made: evaluate.concat_metrics(files, made[0]),
             inputs={"metrics": files},
             parameters={"order": order},
             outputs=[out],
