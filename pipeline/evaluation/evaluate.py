@@ -47,7 +47,10 @@ def run(
     cutoffs: Sequence[int],
     threads: int,
 ) -> dict[str, Any]:
-    """Write METRICS of one arm on every split; the numbers do not depend on the thread count."""
+    """Write METRICS of one arm on every split; return the queries of each.
+
+    The numbers do not depend on the thread count.
+    """
     frames = []
     qid: pa.DataType = tables.QID_INT
     for split, files in splits.items():
@@ -66,7 +69,7 @@ def run(
 
 
 def concat_metrics(files: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Write METRICS of several arms or folds as one table, in the given order."""
+    """Write METRICS of several arms or folds as one table, in the given order; return its rows."""
     metrics = pl.concat([pl.read_parquet(file) for file in files])
     parts.write_table(out, metrics, tables.metrics(qid=parts.schema_of(files).field("qid").type))
     return {"rows": metrics.height}

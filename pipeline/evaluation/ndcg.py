@@ -21,7 +21,7 @@ relevant documents first; ``ties="average"`` cannot be fooled that way and is th
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,6 @@ from pipeline.core.errors import ConfigError, TableError, did_you_mean
 Gain = Literal["exponential", "linear"]
 Ties = Literal["average", "order"]
 Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 
 def ndcg(
@@ -67,14 +66,13 @@ def ndcg(
     _check_options(cutoffs, gain, ties)
     _check_arrays(labels, scores, offsets)
     starts = offsets.astype(np.int64)
-    every = np.arange(256)
-    gains = np.ldexp(1.0, every) - 1.0 if gain == "exponential" else every.astype(np.float64)
-    # Unsigned or narrow integers cannot be negated safely; float32 stays, so that its ties stay ties.
+    query = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    levels = np.arange(256)
+    gains = (np.ldexp(1.0, levels) - 1.0 if gain == "exponential" else levels.astype(np.float64))[labels]
+    # Whole numbers that are unsigned or narrow cannot be negated; float32 stays, so that its ties stay ties.
     keys = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
-    deepest = min(max(cutoffs), int(np.diff(starts).max(initial=0)))
-    discounts = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2.0, deepest + 2.0)))))
-    way = _by_kernel if _RANKED.pays(keys, deepest) else _by_numpy
-    reached, ideal = way(labels, keys, starts, gains, discounts, cutoffs, average=ties == "average")
+    reached = _dcg(keys, gains, query, starts, cutoffs, average=ties == "average")
+    ideal = _dcg(gains, gains, query, starts, cutoffs, average=True)
     result = np.full(reached.shape, np.nan)
     np.divide(reached, ideal, out=result, where=ideal > 0.0)
     # Rounding may lift a perfect order one bit above 1.
@@ -101,92 +99,39 @@ def mean(values: Floats, *, empty: float | None) -> Floats:
     return result
 
 
-class _Ranked:
-    """How many rows this process has ranked: the kernel pays once they are worth importing numba."""
-
-    # NumPy ranks about so many rows in the CPU time that it takes to import numba and load the kernel: 1.2 s.
-    ENOUGH: Final = 2_000_000
-    # Of more ranks than these NumPy sorts rows in the worst order, the best last, as quickly.
-    DEEPEST: Final = 100
-
-    def __init__(self) -> None:
-        self._rows = 0
-
-    def pays(self, keys: npt.NDArray[Any], depth: int) -> bool:
-        """Count the rows; whether to use the kernel, which is compiled for two kinds of floats."""
-        self._rows += len(keys)
-        known = keys.dtype.type in (np.float32, np.float64)
-        return known and depth <= self.DEEPEST and self._rows >= self.ENOUGH
-
-
-_RANKED: Final = _Ranked()
-
-
-def _by_kernel(
-    labels: npt.NDArray[Any], keys: npt.NDArray[Any], offsets: Indices, gains: Floats, discounts: Floats,
-    cutoffs: Sequence[int], *, average: bool,
-) -> tuple[Floats, Floats]:  # fmt: skip
-    """Return (queries, cutoffs) DCG of the order by ``keys`` and of the ideal order."""
-    from pipeline.evaluation import ndcg_kernel  # imports numba
-
-    # A list ends where discounts do, so the cutoffs may stop there too.
-    wanted = np.array([min(cutoff, len(discounts) - 1) for cutoff in cutoffs], dtype=np.int64)
-    reached = np.zeros((len(offsets) - 1, len(cutoffs)))
-    ideal = np.zeros_like(reached)
-    ndcg_kernel.add_up(
-        _plain(labels, np.uint8), _plain(keys, keys.dtype.type), offsets, gains, discounts, wanted, average,
-        reached, ideal,
-    )  # fmt: skip
-    return reached, ideal
-
-
-def _plain(values: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
-    """Return values as the kernel is compiled for them: in one piece, and read only."""
-    plain = np.require(values, dtype, ["C", "A"]).view()
-    plain.flags.writeable = False
-    return plain
-
-
-def _by_numpy(
-    labels: npt.NDArray[Any], keys: npt.NDArray[Any], offsets: Indices, gains: Floats, discounts: Floats,
-    cutoffs: Sequence[int], *, average: bool,
-) -> tuple[Floats, Floats]:  # fmt: skip
-    """Return the same bits as :func:`_by_kernel`, without numba: each sum has the same order."""
-    row_gains = gains[labels]
-    query = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    order = np.lexsort((-keys, query))  # stable: ties stay in input order
-    opens = _opens(keys[order], query) if average else np.ones(len(keys), dtype=bool)
-    size = np.diff(np.flatnonzero(opens), append=len(keys))
-    # Not reduceat, which adds up long groups in pieces.
-    total = np.bincount(np.cumsum(opens) - 1, weights=row_gains[order])
-    reached = _earned(total / size, opens, query, offsets, discounts, cutoffs)
-    best = row_gains[np.lexsort((-row_gains, query))]
-    opens = _opens(best, query)
-    return reached, _earned(best[opens], opens, query, offsets, discounts, cutoffs)
-
-
-def _opens(ranked: npt.NDArray[Any], query: Indices) -> npt.NDArray[np.bool_]:
-    """Return (rows,) whether a group of one query and one value begins."""
-    opens = np.ones(len(ranked), dtype=bool)
-    opens[1:] = (ranked[1:] != ranked[:-1]) | (query[1:] != query[:-1])
-    return opens
-
-
-def _earned(
-    group_gain: Floats, opens: npt.NDArray[np.bool_], query: Indices, offsets: Indices, discounts: Floats,
+def _dcg(
+    keys: npt.NDArray[Any],
+    gains: Floats,
+    query: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
     cutoffs: Sequence[int],
-) -> Floats:  # fmt: skip
-    """Return (queries, cutoffs) DCG: a group at ranks a..b-1 earns its gain times their discounts."""
-    first = np.flatnonzero(opens)
-    owner = query[first]
-    begin = first - offsets[owner]
-    counted = begin < len(discounts) - 1
-    owner, begin, group_gain = owner[counted], begin[counted], group_gain[counted]
-    end = begin + np.diff(first, append=len(opens))[counted]
+    *,
+    average: bool,
+) -> Floats:
+    """Return (queries, cutoffs) DCG with each query's rows in descending order of ``keys``.
+
+    With ``average``, rows of one query and one key form a group, and each earns the group's mean gain;
+    without it, every row is its own group and ties stay in input order.
+    """
+    order = np.lexsort((-keys, query))  # stable
+    ranked = keys[order]
+    opens_group = np.ones(len(keys), dtype=bool)
+    if average:
+        opens_group[1:] = (ranked[1:] != ranked[:-1]) | (query[1:] != query[:-1])
+    first = np.flatnonzero(opens_group)
+    size = np.diff(first, append=len(keys))
+    # Not reduceat, which adds up long groups in pieces.
+    mean_gain = np.bincount(np.cumsum(opens_group) - 1, weights=gains[order]) / size
+    begin = first - offsets[query[first]]
+    deepest = min(max(cutoffs), int(np.diff(offsets).max(initial=0)))
+    discounts = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2.0, deepest + 2.0)))))
     result = np.zeros((len(offsets) - 1, len(cutoffs)))
     for column, cutoff in enumerate(cutoffs):
-        share = discounts[np.minimum(end, cutoff)] - discounts[np.minimum(begin, cutoff)]
-        result[:, column] = np.bincount(owner, weights=group_gain * share, minlength=len(result))
+        counted = np.flatnonzero(begin < cutoff)
+        start = begin[counted]
+        stop = np.minimum(start + size[counted], cutoff)
+        earned = mean_gain[counted] * (discounts[stop] - discounts[start])
+        result[:, column] = np.bincount(query[first[counted]], weights=earned, minlength=len(result))
     return result
 
 

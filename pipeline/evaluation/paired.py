@@ -17,11 +17,12 @@ Floats = npt.NDArray[np.float64]
 ALPHA: Final = 0.05
 """Level below which a p-value counts as significant."""
 
-_CHUNK: Final = 1 << 21  # numbers per block of draws: 16 MiB of float64
+BLOCK: Final = 1 << 21
+"""Numbers per block of draws: 16 MiB of float64."""
 
 
 def bootstrap(
-    values: Floats, *, seed: int | Sequence[int], resamples: int, level: float = 0.95
+    values: Floats, *, seed: int | Sequence[int], resamples: int, level: float = 0.95, block: int = BLOCK
 ) -> tuple[Floats, Floats]:
     """Return the percentile interval of each column's mean (Efron 1979), queries drawn with replacement.
 
@@ -30,6 +31,7 @@ def bootstrap(
         seed: Seed of ``numpy.random.default_rng``.
         resamples: Number of bootstrap samples.
         level: Coverage aimed at.
+        block: Numbers drawn at a time; the result does not depend on it.
 
     Returns:
         Lower and upper end, (columns,) each; NaN when there is no row.
@@ -40,7 +42,7 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     fixed, scale = _fixed_point(values)
     sums = np.empty((resamples, columns))
-    for start, size in _chunks(resamples, max(n, columns)):
+    for start, size in _blocks(resamples, max(n, columns), block):
         drawn = rng.integers(0, n, (size, n))
         drawn += np.arange(size)[:, None] * n
         times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
@@ -50,7 +52,9 @@ def bootstrap(
     return low, high
 
 
-def sign_flip(differences: Floats, *, seed: int | Sequence[int], resamples: int) -> Floats:
+def sign_flip(
+    differences: Floats, *, seed: int | Sequence[int], resamples: int, block: int = BLOCK
+) -> Floats:
     """Return two-sided p-values of Fisher's paired randomisation test of a mean difference of zero.
 
     Under the null hypothesis each query's difference is as likely to have the other sign. With B random
@@ -60,6 +64,7 @@ def sign_flip(differences: Floats, *, seed: int | Sequence[int], resamples: int)
         differences: (n, columns) float64 in [-1, 1], one row per query, none NaN.
         seed: Seed of ``numpy.random.default_rng``; the draws do not depend on the columns.
         resamples: B, the number of sign vectors.
+        block: Numbers drawn at a time; the result does not depend on it.
 
     Returns:
         (columns,) float64; NaN when there is no row.
@@ -73,7 +78,7 @@ def sign_flip(differences: Floats, *, seed: int | Sequence[int], resamples: int)
     # Each fixed value is off by at most half a unit, so both sums together by at most n units.
     reach = np.abs(total) - n
     reached = np.zeros(columns, dtype=np.int64)
-    for _, size in _chunks(resamples, max(n, columns)):
+    for _, size in _blocks(resamples, max(n, columns), block):
         words = rng.integers(0, 1 << 64, (size, -(-n // 64)), dtype=np.uint64)
         kept = np.unpackbits(words.astype("<u8").view(np.uint8), axis=1, count=n).astype(np.float64)
         reached += (np.abs(2.0 * (kept @ fixed) - total) >= reach).sum(axis=0)
@@ -105,8 +110,8 @@ def _fixed_point(values: Floats) -> tuple[Floats, float]:
     return np.rint(values * scale), scale
 
 
-def _chunks(total: int, width: int) -> Iterator[tuple[int, int]]:
-    """Yield start and size of blocks of ``total`` draws that hold about _CHUNK numbers each."""
-    step = max(1, _CHUNK // width)
+def _blocks(total: int, width: int, block: int) -> Iterator[tuple[int, int]]:
+    """Yield start and size of blocks of ``total`` draws of ``width`` numbers, about ``block`` numbers each."""
+    step = max(1, block // width)
     for start in range(0, total, step):
         yield start, min(step, total - start)

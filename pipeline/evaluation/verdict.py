@@ -1,6 +1,5 @@
 """SUMMARY in plain language: what won, what lost, by how much, and what to keep."""
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import polars as pl
@@ -13,23 +12,16 @@ BASELINE: Final = "all"
 COLLAPSE: Final = 0.3
 """Relative loss of NDCG from which a significantly worse arm is called collapsed."""
 
-_NAMED: Final = 4  # arms a sentence names before it counts the rest
+_MOST_NAMED: Final = 4  # arms that a sentence names before it counts the rest
 
 _Row = dict[str, Any]
 
 
 def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
-    """Say in at most five sentences what the test lists show and what to keep.
+    """Return at most five sentences: what the test lists of SUMMARY show at a cutoff, and what to keep.
 
-    An arm won or lost when its Holm-adjusted p against `all` is below 0.05. Without `all` the arms' own
-    figures are all there is to say, and how to compare them.
-
-    Args:
-        summary: SUMMARY.
-        cutoff: The cutoff to speak about.
-
-    Returns:
-        The sentences; one alone when there is nothing on test to compare.
+    An arm is better or worse when its Holm-adjusted p against `all` is below 0.05. Without `all` the
+    sentences give each arm's own figures and say how to compare them.
     """
     rows = summary.filter(pl.col("split") == "test", pl.col("cutoff") == cutoff).to_dicts()
     if not rows:
@@ -56,24 +48,24 @@ def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
 def _alone(rows: list[_Row], cutoff: int) -> list[str]:
     """Give the figures of arms without `all` to compare with, and say how to compare."""
     judged = rows[0]["queries"] - rows[0]["queries_empty"]
-    rest = f", and {len(rows) - _NAMED} more arms" if len(rows) > _NAMED else ""
-    figures = "; ".join(_figures(row) for row in rows[:_NAMED])
+    rest = f", and {len(rows) - _MOST_NAMED} more arms" if len(rows) > _MOST_NAMED else ""
+    figures = "; ".join(_figures(row) for row in rows[:_MOST_NAMED])
     chance = [
         f"`{row['arm']}` {row['delta_random']:+z.3f} ({_p(row['p_random'])})"
         for row in rows
         if row["delta_random"] is not None
     ]
+    names = ",".join([BASELINE, *(row["arm"] for row in rows)])
     return [
         f"NDCG@{cutoff} on {judged:,} test queries with a relevant document: {figures}{rest}.",
-        *([f"Against random negatives in the same number: {', '.join(chance[:_NAMED])}."] if chance else []),
+        *(
+            [f"Against random negatives in the same number: {', '.join(chance[:_MOST_NAMED])}."]
+            if chance
+            else []
+        ),
         f"Whether {'this is' if len(rows) == 1 else 'one of these is'} better or worse than training on "
-        f"everything is not known: to compare, add `{BASELINE}` to the arms ({compare_with(rows)}).",
+        f"everything is not known: to compare, add `{BASELINE}` to the arms (`--arms {names}`).",
     ]
-
-
-def compare_with(rows: Sequence[_Row]) -> str:
-    """Return the option that names these arms and `all`."""
-    return f"`--arms {','.join([BASELINE, *(row['arm'] for row in rows)])}`"
 
 
 def _figures(row: _Row) -> str:
@@ -93,21 +85,16 @@ def _differences(others: list[_Row], base: _Row) -> list[str]:
             f"No arm differs significantly from `{BASELINE}`, which does not prove them equal; the cheapest "
             f"that is not significantly worse is `{cheapest['arm']}` with {_rows(cheapest)}."
         ]
-    better = (
-        f"Significantly better than `{BASELINE}`: {_listed(won, base)}."
-        if won
-        else f"No arm is significantly better than `{BASELINE}`."
-    )
-    worse = (
-        f"Significantly worse than `{BASELINE}`: {_listed(lost, base)}."
-        if lost
-        else f"No arm is significantly worse than `{BASELINE}`."
-    )
-    return [better, worse]
+    return [
+        f"Significantly {word} than `{BASELINE}`: {_listed(rows, base)}."
+        if rows
+        else f"No arm is significantly {word} than `{BASELINE}`."
+        for word, rows in (("better", won), ("worse", lost))
+    ]
 
 
 def _recommendation(rows: list[_Row], base: _Row, cutoff: int, vali: list[_Row]) -> list[str]:
-    """Name the arm validation chose and what test says about it."""
+    """Name the arm chosen on validation and give its test figures."""
     keep = next((row for row in rows if row["recommended"]), None)
     if keep is None:
         return ["No recommendation: there is no validation result to decide on."]
@@ -131,7 +118,7 @@ def _recommendation(rows: list[_Row], base: _Row, cutoff: int, vali: list[_Row])
 
 
 def _cheapest(rows: list[_Row], base: _Row, vali: list[_Row]) -> str:
-    """Name the arm with the fewest rows that validation does not show to be worse, for who must save."""
+    """Name the arm with the fewest rows that is not significantly worse on validation."""
     worse = {row["arm"] for row in vali if row["p"] is not None and row["p"] < ALPHA and row["delta"] < 0}
     left = [row for row in rows if row is not base and row["arm"] not in worse]
     if not left:
@@ -153,13 +140,13 @@ def _significant(row: _Row) -> bool:
 
 def _listed(rows: list[_Row], base: _Row) -> str:
     """Return the arms with their changes, the largest first."""
-    named = [f"`{row['arm']}` {_change(row, base, *_collapsed(row, base))}" for row in rows[:_NAMED]]
-    rest = len(rows) - _NAMED
+    named = [f"`{row['arm']}` {_change(row, base, *_collapsed(row, base))}" for row in rows[:_MOST_NAMED]]
+    rest = len(rows) - _MOST_NAMED
     return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _change(row: _Row, base: _Row, *notes: str) -> str:
-    """Return the difference to `all`, in brackets its share of `all` where that is not 0, and the notes."""
+    """Return the difference to `all`; in brackets its share of `all`, unless that is 0, and the notes."""
     relative = [f"{row['delta'] / base['ndcg']:+z.1%}"] if base["ndcg"] > 0 else []
     details = ", ".join([*relative, *notes])
     return f"{row['delta']:+z.3f}" + (f" ({details})" if details else "")
@@ -178,7 +165,7 @@ def _p(p: float) -> str:
 
 
 def _time(row: _Row, base: _Row) -> str:
-    """Return how training time changes, empty where it is not known."""
+    """Return how much training time changes; empty where it is not known."""
     new, old = row["train_seconds"], base["train_seconds"]
     if new is None or not old:
         return ""

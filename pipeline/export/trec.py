@@ -1,4 +1,4 @@
-"""A ranker's order of a split's lists, as trec_eval and its kin read it: ``qrels`` and ``run``."""
+"""A split's judgments and its ranking by a model, as trec_eval and related tools read them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def write(
     threads: int = 1,
     advance: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """Write one split's judgments and its ranking by ``model``; keys are held in memory, features are not.
+    """Write one split's judgments and its ranking by ``model``; only keys are held in memory.
 
     Args:
         model: LightGBM model file.
@@ -33,10 +33,10 @@ def write(
         tag: The last column of the ranking.
         what: The split's name, for messages.
         threads: Threads that score.
-        advance: Told the rows written since the last call.
+        advance: Called with the rows written since the last call.
 
     Returns:
-        Notices: that document ids could not be used.
+        Notices: whether document ids could not be used.
 
     Raises:
         TableError: A query id with a space in it.
@@ -46,12 +46,15 @@ def write(
     scored = scored.with_columns(pl.col("qid").cast(pl.String)).join(
         _stored_ids(files), on="row_id", how="left", validate="1:1", maintain_order="left"
     )
-    _require_one_word(scored["qid"], what)
+    spaced = scored["qid"].filter(scored["qid"].str.contains(_SPACE))
+    if len(spaced):
+        raise TableError(
+            f"{what}: query id {spaced[0]!r} has a space, which a TREC file cannot carry; rename it"
+        )
     scored, notices = document_ids(scored, what=what)
-    ranked = rank(scored)
     _write_words(scored.select("qid", pl.lit(0), "docid", "label"), qrels)
-    lines = ranked.select("qid", pl.lit("Q0"), "docid", "rank", "score", pl.lit(tag).alias("tag"))
-    _write_words(lines, ranking)
+    words = ("qid", pl.lit("Q0"), "docid", "rank", "score", pl.lit(tag).alias("tag"))
+    _write_words(rank(scored).select(words), ranking)
     if advance:
         advance(scored.height)
     return notices
@@ -72,14 +75,17 @@ def rank(scored: pl.DataFrame) -> pl.DataFrame:
 
 
 def document_ids(scored: pl.DataFrame, *, what: str) -> tuple[pl.DataFrame, list[str]]:
-    """Make ``docid`` a word that names one row of its query.
+    """Make each ``docid`` one word that is unique in its query.
 
-    An empty id becomes ``row-<row_id>``, and a space in one becomes ``_``. Where an id then still names two
-    rows of a query, every row of the split is called ``row-<row_id>``.
+    An empty id becomes ``row-<row_id>``, and a space becomes ``_``. If an id then still stands for two rows of
+    a query, every row of the split is called ``row-<row_id>``.
 
     Args:
         scored: ``row_id, qid, docid`` (string, null where there is none) and more columns.
         what: The split's name, for the notice.
+
+    Returns:
+        ``scored`` with these ids, and the notices.
     """
     by_row = pl.format("row-{}", "row_id")
     given = pl.col("docid").str.replace_all(_SPACE, "_")
@@ -100,11 +106,3 @@ def _stored_ids(files: Sequence[Path]) -> pl.DataFrame:
     ids = pl.concat([pl.DataFrame(table.select(names)) for table in parts.row_groups(files, columns=names)])
     docid = pl.col("doc_id") if "doc_id" in names else pl.lit(None, dtype=pl.String)
     return ids.select("row_id", docid=docid)
-
-
-def _require_one_word(qid: pl.Series, what: str) -> None:
-    spaced = qid.filter(qid.str.contains(_SPACE))
-    if len(spaced):
-        raise TableError(
-            f"{what}: query id {spaced[0]!r} has a space, which a TREC file cannot carry; rename it"
-        )

@@ -1,11 +1,11 @@
-"""What is in Parquet files of one schema: which table it is, its size, and the few figures that describe it.
+"""What is in Parquet files of one schema: which table it is, its size, and the figures that describe it.
 
-Rows and row groups come from the files' footers; figures come from key columns. Features are never read,
-but for the first few of the rows that are shown.
+Rows and row groups come from the files' footers, figures from key columns. Of the features only the first few
+of the rows that are shown are read.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +16,10 @@ import pyarrow.parquet as pq
 
 from pipeline.core import tables
 from pipeline.core.errors import SourceError, StorageError
+from pipeline.inspect.contents import CONTENTS, Facts
 
-Facts = dict[str, Any]
-"""JSON values: what a script reads, and all that the screen shows."""
+__all__ = ["Facts", "file_facts", "label_counts", "open_parquet", "plain", "recognise", "table_facts"]
 
-QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _FIRST_ROWS: Final = 5
 _FIRST_COLUMNS: Final = 20
 _FIRST_FEATURES: Final = 6
@@ -37,7 +36,7 @@ def table_facts(files: Sequence[Path]) -> Facts:
     Returns:
         ``table`` (its name in :mod:`pipeline.core.tables`, or None), ``columns`` (neighbouring features as one
         entry), ``rows``, ``row_groups``, ``bytes``, ``files`` (the same for each), ``first`` (rows) and
-        ``contents``: what :data:`CONTENTS` finds for that table.
+        ``contents``: the figures of :mod:`pipeline.inspect.contents`.
 
     Raises:
         SourceError: A file is not there or not Parquet, or the files differ in their columns.
@@ -96,16 +95,18 @@ def file_facts(file: Path, part: pq.ParquetFile) -> Facts:
 
 
 def recognise(schema: pa.Schema) -> str | None:
-    """Return the name of the table that has these columns; None: none of ours."""
-    if "qid" in schema.names:
+    """Return the name of our table with these columns, None if it is none of ours."""
+    names = schema.names
+    if "qid" in names:
         qid = schema.field("qid").type
-        for name, contract in (
-            ("METRICS", tables.metrics(qid=qid)), ("SELECTION", tables.selection(qid=qid)),
-            ("SCORES", tables.scores(qid=qid)),
-        ):  # fmt: skip
-            if _holds(schema, contract):
+        for name, table in (
+            ("METRICS", tables.metrics),
+            ("SELECTION", tables.selection),
+            ("SCORES", tables.scores),
+        ):
+            if _holds(schema, table(qid=qid)):
                 return name
-        if "f1" in schema.names and "label" in schema.names:
+        if "f1" in names and "label" in names:
             label = schema.field("label").type
             if pa.types.is_integer(label) or pa.types.is_floating(label):
                 return "PREPARED" if _holds(schema, pa.schema([("weight", pa.float32())])) else "JUDGMENTS"
@@ -114,6 +115,7 @@ def recognise(schema: pa.Schema) -> str | None:
 
 
 def _holds(schema: pa.Schema, contract: pa.Schema) -> bool:
+    """Return whether the schema has every column of the contract, of its type."""
     return all(
         field.name in schema.names and schema.field(field.name).type == field.type for field in contract
     )
@@ -123,55 +125,44 @@ def short_schema(schema: pa.Schema) -> list[Facts]:
     """Return ``name, type, nullable`` per column; neighbouring features are one entry with ``count``."""
     short: list[Facts] = []
     for field in schema:
-        last = short[-1] if short else {}
         kind = _TYPE_NAMES.get(str(field.type), str(field.type))
         entry = {"name": field.name, "type": kind, "nullable": field.nullable}
-        is_feature = bool(tables.features_of([field.name]))
-        if (
-            is_feature
-            and "count" in last
-            and (last["type"], last["nullable"]) == (entry["type"], entry["nullable"])
-        ):
+        last = short[-1] if short else {}
+        if not tables.features_of([field.name]):
+            short.append(entry)
+        elif "count" in last and (last["type"], last["nullable"]) == (kind, field.nullable):
             last["count"] += 1
             last["name"] = f"{last['name'].partition('..')[0]}..{field.name}"
         else:
-            short.append({**entry, "count": 1} if is_feature else entry)
+            short.append({**entry, "count": 1})
     return short
 
 
 def _first_rows(opened: Sequence[pq.ParquetFile], schema: pa.Schema, table: str | None) -> list[Facts]:
+    """Return the first rows of the first file that has any, of a table with features only the first few."""
     names = list(schema.names)
     if table in ("JUDGMENTS", "PREPARED"):
         hidden = set(tables.features_of(names)[_FIRST_FEATURES:])
         names = [name for name in names if name not in hidden]
-    part = next((part for part in opened if part.metadata.num_rows), None)
-    if part is None:
-        return []
-    batch = next(
-        part.iter_batches(_FIRST_ROWS, row_groups=[_first_group(part)], columns=names[:_FIRST_COLUMNS])
-    )
-    rows: list[Facts] = batch.to_pylist()
-    return rows
-
-
-def _first_group(part: pq.ParquetFile) -> int:
-    footer = part.metadata
-    return next(group for group in range(footer.num_row_groups) if footer.row_group(group).num_rows)
+    for part in opened:
+        footer = part.metadata
+        filled = [group for group in range(footer.num_row_groups) if footer.row_group(group).num_rows]
+        if filled:
+            batches = part.iter_batches(_FIRST_ROWS, row_groups=filled[:1], columns=names[:_FIRST_COLUMNS])
+            rows: list[Facts] = next(batches).to_pylist()
+            return rows
+    return []
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` as JSON can carry it: what it has no form for (NaN, infinity, dates) becomes text."""
+    """Return ``value`` with text for what JSON cannot hold: NaN, infinity, dates."""
     if isinstance(value, dict):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
-    if (
-        value is None
-        or isinstance(value, bool | int | str)
-        or (isinstance(value, float) and math.isfinite(value))
-    ):
-        return value
-    return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 @contextmanager
@@ -188,9 +179,6 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-# ---- What each table says ---------------------------------------------------------------------------------
-
-
 def label_counts(files: Sequence[Path]) -> list[Facts]:
     """Return ``label, rows`` of the labels there are; reads one column.
 
@@ -200,113 +188,3 @@ def label_counts(files: Sequence[Path]) -> list[Facts]:
     with _readable(files):
         counts = pl.scan_parquet(list(files)).group_by("label").agg(rows=pl.len()).sort("label")
         return counts.collect(engine="streaming").to_dicts()
-
-
-def _judgments(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
-    counts = rows.group_by("qid", "label").agg(rows=pl.len()).collect(engine="streaming")
-    queries = counts.group_by("qid").agg(pl.col("rows").sum(), pl.col("label").max())
-    total = int(counts["rows"].sum())
-    negatives = int(counts.filter(pl.col("label") == 0)["rows"].sum())
-    return {
-        "features": len(tables.features_of(schema.names)),
-        "qid": str(schema.field("qid").type),
-        "doc_id": "doc_id" in schema.names,
-        "queries": queries.height,
-        "negatives": negatives,
-        "negatives_fraction": negatives / total if total else None,
-        "longest": queries["rows"].max(),
-        "queries_without_positive": queries.filter(pl.col("label") == 0).height,
-        "labels": counts.group_by("label").agg(pl.col("rows").sum()).sort("label").to_dicts(),
-    }
-
-
-def _prepared(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
-    facts = {**_judgments(rows, schema), "weights": _weights(rows)}
-    if "grade" in schema.names:
-        counts = rows.group_by("grade").agg(rows=pl.len()).sort("grade").collect()
-        facts["grades"] = counts.to_dicts()
-    return facts
-
-
-def _weights(rows: pl.LazyFrame) -> Facts:
-    weight = pl.col("weight").cast(pl.Float64)
-    return rows.select(sum=weight.sum(), smallest=weight.min(), largest=weight.max()).collect().to_dicts()[0]
-
-
-def _scores(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
-    del schema
-    score = pl.col("score")
-    names = [f"{q:g}" for q in QUANTILES]
-    quantiles = [score.quantile(q, "linear").alias(name) for q, name in zip(QUANTILES, names, strict=True)]
-    by_label = rows.group_by("label").agg(pl.len().alias("rows"), score.mean().alias("mean"), *quantiles)
-    by_fold = rows.group_by("fold").agg(rows=pl.len(), queries=pl.col("qid").n_unique())
-    labels, folds = pl.collect_all([by_label.sort("label"), by_fold.sort("fold")])
-    return {
-        "labels": [
-            {"label": row["label"], "rows": row["rows"], "mean": row["mean"],
-             "quantiles": {q: row[q] for q in names}}
-            for row in labels.to_dicts()
-        ],
-        "folds": folds.to_dicts(),
-    }  # fmt: skip
-
-
-def _selection(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
-    del schema
-    weight = pl.col("weight").cast(pl.Float64)
-    reasons = (
-        rows.group_by("reason", "kept")
-        .agg(rows=pl.len(), weight=weight.sum())
-        .sort("kept", "rows", descending=True)
-    )
-    negative = pl.col("label") == 0
-    totals = rows.select(
-        queries=pl.col("qid").n_unique(),
-        kept=pl.col("kept").sum(),
-        weight=weight.sum(),
-        negatives=negative.sum(),
-        negatives_kept=(negative & pl.col("kept")).sum(),
-    )
-    reasons_, totals_ = pl.collect_all([reasons, totals])
-    return {**totals_.to_dicts()[0], "reasons": reasons_.to_dicts()}
-
-
-def _metrics(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
-    del schema
-    key = ["arm", "split", "cutoff"]
-    # METRICS is in panel order, and the mean keeps it.
-    means = rows.group_by(key, maintain_order=True).agg(
-        ndcg=pl.col("ndcg").mean(), queries=pl.len(), queries_empty=pl.col("ndcg").null_count()
-    )
-    folds = rows.select(pl.col("fold").unique().sort())
-    means_, folds_ = pl.collect_all([means, folds])
-    return {"means": means_.to_dicts(), "folds": folds_["fold"].to_list()}
-
-
-def _summary(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
-    del schema
-    return {"summary": rows.collect().to_dicts()}
-
-
-def _search(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
-    del schema
-    # The candidates of a rung stand best first.
-    rungs = rows.group_by("rung", "trees", maintain_order=True).agg(
-        arms=pl.len(),
-        kept=pl.col("kept").sum(),
-        best=pl.col("arm").first(),
-        ndcg_vali=pl.col("ndcg_vali").first(),
-    )
-    return {"rungs": rungs.collect().to_dicts()}
-
-
-CONTENTS: Final[dict[str, Callable[[pl.LazyFrame, pa.Schema], Facts]]] = {
-    "JUDGMENTS": _judgments,
-    "PREPARED": _prepared,
-    "SCORES": _scores,
-    "SELECTION": _selection,
-    "METRICS": _metrics,
-    "SUMMARY": _summary,
-    "SEARCH": _search,
-}
-"""By table: the function that finds what describes it."""

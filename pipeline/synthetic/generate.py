@@ -1,9 +1,8 @@
-"""Made-up ranking data of any size, as LETOR text or Parquet: for benchmarks, tests and first tries.
+"""Write made-up ranking data of any size, as LETOR text or Parquet, for benchmarks, tests and first tries.
 
-What a query's rows are is in :mod:`pipeline.synthetic.world`; here queries are made block by block and written,
-in memory that does not depend on how many there are. Of every five queries in a row three go to train, one to
-vali and one to test, so a larger set with the same seed begins with the rows of a smaller one. One thread makes
-57 to 131 MB of text per CPU second, by preset.
+:mod:`pipeline.synthetic.world` decides what a query's rows are; here queries are made block by block and
+written, in memory that does not depend on their number. Of every five queries in a row three go to train, one
+to vali and one to test, so a larger set with the same seed begins with the rows of a smaller one.
 """
 
 import gzip
@@ -13,46 +12,37 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from math import inf
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, Self, get_args
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.core.errors import ConfigError, did_you_mean
 from pipeline.core.files import atomic_write, require_replaceable
-from pipeline.core.tables import QID_INT, feature_names, judgments
+from pipeline.core.tables import QID_INT, judgments
 from pipeline.dataset import parts
-from pipeline.synthetic.world import ABSENT, SENTINEL, Ints, Preset, Rows, find, lengths, make
+from pipeline.synthetic.encode import to_batch, to_lines
+from pipeline.synthetic.presets import FORMATS as FORMATS
+from pipeline.synthetic.presets import Format, Preset, find_preset
+from pipeline.synthetic.world import Ints, Rows, make_rows, query_lengths
 
-Format = Literal["letor", "parquet"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
-CARD: Final = "generate.json"
+METADATA_FILE: Final = "generate.json"
 SPLITS: Final = ("train", "vali", "test")
+BLOCK_ROWS: Final = 8192
+"""Rows that a block aims at: enough to make up for the calls per column."""
 
-_OF_FIVE: Final = np.array([0, 0, 0, 1, 2])
-_LEAST_QUERIES: Final = 5  # fewer would leave a split empty
-_ROWS: Final = 8192  # of a block, when a query has no more: enough to make up for the calls per column
-_UNITS: Final = {
-    "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A block of whole queries, ready to be written."""
-
-    queries: Ints
-    rows: Ints
-    size: Ints
-    labels: Ints
-    splits: dict[str, Any]
+_SPLIT_OF_FIVE: Final = np.array([0, 0, 0, 1, 2])
+_MIN_QUERIES: Final = 5  # fewer would leave a split empty
+_BINARY: Final = {f"{letter}IB": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)}
+_DECIMAL: Final = {f"{letter}B": 10 ** (3 * power) for power, letter in enumerate("KMGT", start=1)}
+_UNITS: Final = {"": 1, "B": 1, **_DECIMAL, **_BINARY}
 
 
 def size(text: str) -> int:
-    """Return the bytes that ``1GB``, ``500 MiB`` or ``2000`` mean.
+    """Return the bytes that ``1GB``, ``500 MiB`` or ``2000`` stand for.
 
     Raises:
         ConfigError: It is no such size.
@@ -79,6 +69,7 @@ def run(
     kind: Format = "letor",
     compress: bool = False,
     threads: int = 1,
+    block_rows: int = BLOCK_ROWS,
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Write train, vali and test below ``out``; all of them or none.
@@ -86,51 +77,51 @@ def run(
     Queries are whole and at least five, so there may be somewhat more than was asked for.
 
     Args:
-        preset: One of :data:`pipeline.synthetic.world.PRESETS`.
-        out: Directory to make. One that is there is replaced if it is empty or was made by this function.
-        rows: Stop at the first query that makes so many rows, over all splits; or:
-        text_bytes: ... so many bytes of text, before compression.
-        seed: Of every draw.
-        documents: Per query, on average; the preset's when None.
+        preset: One of :data:`pipeline.synthetic.presets.PRESETS`.
+        out: Directory to make. An existing one is replaced if it is empty or was made by this function.
+        rows: Stop at the query that reaches this many rows, over all splits; give this or ``text_bytes``.
+        text_bytes: Stop at the query that reaches this many bytes of text, before compression.
+        seed: Seed of every draw.
+        documents: Per query, on average; None: the preset's number.
         kind: ``letor`` or ``parquet`` (the JUDGMENTS columns).
         compress: Write text as ``.gz``.
         threads: Threads that make blocks; the bytes written do not depend on it.
-        advance: Told the rows (or bytes of text) made since the last call.
+        block_rows: Rows that a block aims at; rows and text do not depend on it.
+        advance: Called with the rows (or bytes of text) made since the last call.
 
     Returns:
-        What ``generate.json`` says: the arguments, and rows and queries of each split, rows of each label.
+        The content of ``generate.json``: the arguments, rows and queries of each split, rows of each label.
 
     Raises:
         ConfigError: An argument is wrong, or ``out`` holds something else.
         StorageError: ``out`` cannot be written.
     """
-    shape = find(preset, documents=documents)
+    shape = find_preset(preset, documents=documents)
     _check(rows, text_bytes, seed, kind, compress)
-    require_replaceable(out, card=CARD)
-    target = rows if text_bytes is None else text_bytes
-    facts: dict[str, Any] = {
-        "preset": preset, "seed": seed, "documents": shape.documents, "features": shape.features,
-        "format": kind, "rows": dict.fromkeys(SPLITS, 0), "queries": dict.fromkeys(SPLITS, 0),
-        "labels": [0] * len(shape.shares), "text_bytes": 0,
-    }  # fmt: skip
-    suffix = ".parquet" if kind == "parquet" else ".txt.gz" if compress else ".txt"
-
-    def work(queries: Ints) -> _Made:
-        return _block(shape, queries, seed=seed, kind=kind, compress=compress)
-
+    require_replaceable(out, card=METADATA_FILE)
+    about = {"preset": preset, "seed": seed, "documents": shape.documents, "features": shape.features}
+    counts = {"rows": dict.fromkeys(SPLITS, 0), "queries": dict.fromkeys(SPLITS, 0)}
+    labels = [0] * len(shape.shares)
+    facts: dict[str, Any] = {**about, "format": kind, **counts, "labels": labels, "text_bytes": 0}
+    target, amount = (rows, "rows") if text_bytes is None else (text_bytes, "text_bytes")
+    make_block = partial(_make_block, shape, seed=seed, kind=kind, compress=compress)
+    numbers = _query_numbers(max(1, block_rows // shape.documents))
+    blocks = _until(target or 0, amount, make_block, numbers, threads=threads)
     with atomic_write(out.resolve()) as [made]:
         made.mkdir()
         with ExitStack() as stack:
-            open_one: type[_File] = _ParquetFile if kind == "parquet" else _TextFile
-            files = {name: stack.enter_context(open_one(made / f"{name}{suffix}", shape)) for name in SPLITS}
-            for block in _blocks(shape, work, target or 0, rows is None, seed=seed, threads=threads):
-                for name, piece in block.splits.items():
-                    files[name].write(piece)
-                _count(facts, block)
+            files = {
+                split: stack.enter_context(_open(made / split, kind, compress, shape)) for split in SPLITS
+            }
+            for block in blocks:
+                for split, piece in block.pieces.items():
+                    first = facts["rows"][split]
+                    files[split].write(_judgments(piece, first, shape) if kind == "parquet" else piece)
+                _add_to(facts, block)
                 if advance is not None:
-                    advance(int((block.rows if text_bytes is None else block.size).sum()))
-        facts["files"] = sorted([*(file.name for file in made.iterdir()), CARD])
-        (made / CARD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+                    advance(int(getattr(block, amount).sum()))
+        facts["files"] = sorted([*(file.name for file in made.iterdir()), METADATA_FILE])
+        (made / METADATA_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 
 
@@ -149,172 +140,116 @@ def _check(rows: int | None, text_bytes: int | None, seed: int, kind: str, compr
         raise ConfigError("--gzip is for text; Parquet is compressed in itself")
 
 
-def _count(facts: dict[str, Any], block: _Made) -> None:
-    """Add a block to the facts."""
-    split = _OF_FIVE[(block.queries - 1) % 5]
-    for number, name in enumerate(SPLITS):
-        facts["queries"][name] += int((split == number).sum())
-        facts["rows"][name] += int(block.rows[split == number].sum())
-    facts["labels"] = [had + int(new) for had, new in zip(facts["labels"], block.labels, strict=True)]
-    facts["text_bytes"] += int(block.size.sum())
-
-
 # ---- Blocks -----------------------------------------------------------------------------------------------
 
 
-def _blocks(
-    preset: Preset, work: Callable[[Ints], _Made], target: int, by_size: bool, *, seed: int, threads: int
-) -> Iterator[_Made]:
-    """Yield blocks, in order, until there is as much as asked for; the last one is cut at a query's end."""
-    queries = _by_size(preset) if by_size else _by_rows(preset, target, seed=seed)
-    had = 0
-    with ThreadPoolExecutor(threads, thread_name_prefix="generate") as pool:
-        pending: deque[Future[_Made]] = deque()
-        try:
-            for numbers in queries:
-                pending.append(pool.submit(work, numbers))
-                if len(pending) <= threads:
-                    continue
-                block = pending.popleft().result()
-                filled = had + np.cumsum(block.size)
-                if by_size and (enough := _enough(filled, target, block.queries)) is not None:
-                    yield work(block.queries[:enough]) if enough < len(block.queries) else block
-                    return
-                had = int(filled[-1])
-                yield block
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+@dataclass(frozen=True)
+class _Block:
+    """Whole queries, ready to be written.
 
-
-def _enough(filled: Ints, target: int, queries: Ints) -> int | None:
-    """Return how many of a block's queries reach the target, and leave no split empty; None: all and more.
-
-    Args:
-        filled: What there is after each query.
-        target: What there should be.
+    Attributes:
         queries: Their numbers.
+        rows: Of each query.
+        text_bytes: Of each query, before compression; 0 for Parquet.
+        labels: Rows of each label.
+        pieces: By split, what to write: bytes, or a record batch.
     """
-    enough = max(int(np.searchsorted(filled, target)) + 1, _LEAST_QUERIES + 1 - int(queries[0]))
-    return enough if enough <= len(queries) else None
+
+    queries: Ints
+    rows: Ints
+    text_bytes: Ints
+    labels: Ints
+    pieces: dict[str, Any]
 
 
-def _by_size(preset: Preset) -> Iterator[Ints]:
-    """Yield the queries of block after block, without end; the first ones are small, for small targets."""
-    most = max(1, _ROWS // preset.documents)
-    first, count = 1, min(_LEAST_QUERIES, most)
+def _make_block(preset: Preset, queries: Ints, *, seed: int, kind: Format, compress: bool) -> _Block:
+    """Make the rows of ``queries`` and encode them by split."""
+    split = _SPLIT_OF_FIVE[(queries - 1) % 5]
+    order = np.argsort(split, kind="stable")
+    made = make_rows(preset, queries[order], seed=seed)
+    first_row = np.append(0, np.cumsum(query_lengths(preset, queries[order], seed=seed)))
+    cuts = first_row[np.searchsorted(split[order], np.arange(len(SPLITS) + 1))]
+    text_bytes = np.zeros(len(queries), np.int64)
+    if kind == "parquet":
+        batch = to_batch(made)
+        pieces = [batch.slice(start, stop - start) for start, stop in pairwise(cuts)]
+    else:
+        text, first_byte = _text(made)
+        text_bytes[order] = np.diff(first_byte[first_row])
+        pieces = [text[start:stop] for start, stop in pairwise(first_byte[cuts])]
+        if compress:  # pieces one after another are one gzip file
+            pieces = [gzip.compress(piece, 6, mtime=0) if len(piece) else piece for piece in pieces]
+    rows = np.empty(len(queries), np.int64)
+    rows[order] = np.diff(first_row)
+    labels = np.bincount(made.label, minlength=len(preset.shares))
+    return _Block(queries, rows, text_bytes, labels, dict(zip(SPLITS, pieces, strict=True)))
+
+
+def _text(rows: Rows) -> tuple[memoryview, Ints]:
+    """Return the lines of rows as one piece of memory, and where each row begins and the last one ends."""
+    lines = to_lines(rows)
+    _, offsets, characters = lines.buffers()
+    return memoryview(characters), np.frombuffer(offsets, np.int32)[: len(lines) + 1].astype(np.int64)
+
+
+def _query_numbers(most: int) -> Iterator[Ints]:
+    """Yield the query numbers of block after block, without end; the first blocks are small."""
+    first, count = 1, min(_MIN_QUERIES, most)
     while True:
         yield np.arange(first, first + count, dtype=np.int64)
         first, count = first + count, min(2 * count, most)
 
 
-def _by_rows(preset: Preset, rows: int, *, seed: int) -> Iterator[Ints]:
-    """Yield the queries of block after block, until they have ``rows`` rows."""
-    had = 0
-    for queries in _by_size(preset):
-        filled = had + np.cumsum(lengths(preset, queries, seed=seed))
-        if (enough := _enough(filled, rows, queries)) is not None:
-            yield queries[:enough]
-            return
-        yield queries
-        had = int(filled[-1])
-
-
-def _block(preset: Preset, queries: Ints, *, seed: int, kind: Format, compress: bool) -> _Made:
-    """Make one block, as text or tables by split."""
-    from pipeline.synthetic import kernel as generate_kernel
-
-    split = _OF_FIVE[(queries - 1) % 5]
-    by_split = queries[np.argsort(split, kind="stable")]
-    rows = make(preset, by_split, seed=seed)
-    count = lengths(preset, by_split, seed=seed)
-    ends = np.cumsum(count)
-    cuts = np.append(0, ends)[np.cumsum(np.append(0, np.bincount(split, minlength=len(SPLITS))))]
-    size = np.zeros(len(queries), np.int64)
-    splits: dict[str, Any] = {}
-    if kind == "parquet":
-        table = to_batch(rows)
-        for name, start, stop in zip(SPLITS, cuts[:-1], cuts[1:], strict=True):
-            splits[name] = table.slice(start, stop - start)
-    else:
-        text, row_ends = generate_kernel.text(rows.values, rows.decimals, rows.label, rows.qid)
-        size = np.diff(np.append(0, row_ends[ends - 1]))
-        starts = np.append(0, row_ends)[cuts]
-        for name, start, stop in zip(SPLITS, starts[:-1], starts[1:], strict=True):
-            piece = text[start:stop]
-            splits[name] = gzip.compress(piece.tobytes(), 6, mtime=0) if compress and len(piece) else piece
-    order = np.argsort(by_split)
-    labels = np.bincount(rows.label, minlength=len(preset.shares))
-    return _Made(queries, count[order], size[order], labels, splits)
-
-
-def to_batch(rows: Rows) -> pa.RecordBatch:
-    """Return ``qid, label, f1..fN``, float32: what reading the text gives, 0 where it names no feature.
-
-    The sentinel is beyond float32 and becomes infinity, here as there.
-    """
-    columns = []
-    for values, decimals in zip(rows.values, rows.decimals, strict=True):
-        number = (values / 10.0**decimals).astype(np.float32)
-        number[values == ABSENT] = 0
-        number[values == SENTINEL] = inf
-        columns.append(pa.array(number))
-    return pa.RecordBatch.from_arrays(
-        [pa.array(rows.qid), pa.array(rows.label.astype(np.uint8)), *columns],
-        names=["qid", "label", *feature_names(len(columns))],
-    )
+def _until(
+    target: int, amount: str, make_block: Callable[[Ints], _Block], numbers: Iterator[Ints], *, threads: int
+) -> Iterator[_Block]:
+    """Yield blocks in order until their ``rows`` or ``text_bytes`` reach the target; cut the last one there."""
+    done = 0
+    with ThreadPoolExecutor(threads, thread_name_prefix="generate") as pool:
+        pending: deque[Future[_Block]] = deque()
+        try:
+            while True:
+                while len(pending) <= threads:
+                    pending.append(pool.submit(make_block, next(numbers)))
+                block = pending.popleft().result()
+                reached = done + np.cumsum(getattr(block, amount))
+                needed = int(np.searchsorted(reached, target)) + 1
+                needed = max(needed, _MIN_QUERIES + 1 - int(block.queries[0]))
+                if needed <= len(block.queries):
+                    yield make_block(block.queries[:needed]) if needed < len(block.queries) else block
+                    return
+                done = int(reached[-1])
+                yield block
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 # ---- Files ------------------------------------------------------------------------------------------------
 
 
-class _File(Protocol):
-    """Takes pieces of one split."""
-
-    def __init__(self, path: Path, preset: Preset) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None: ...
-    def write(self, piece: Any) -> None:
-        """Add whole rows."""
+def _open(stem: Path, kind: Format, compress: bool, preset: Preset) -> Any:
+    """Open a split's file for pieces of it: a context manager with ``write``."""
+    if kind == "parquet":
+        return parts.PartWriter(stem.with_suffix(".parquet"), _schema(preset))
+    return stem.with_suffix(".txt.gz" if compress else ".txt").open("wb")
 
 
-class _TextFile:
-    """A file that takes text, compressed or not."""
-
-    def __init__(self, path: Path, preset: Preset) -> None:
-        del preset
-        self._stream = path.open("wb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._stream.close()
-
-    def write(self, piece: Any) -> None:
-        """Add whole lines; gzip pieces one after another are one gzip file."""
-        self._stream.write(piece)
+def _judgments(piece: pa.RecordBatch, first: int, preset: Preset) -> pa.Table:
+    """Return the rows of a piece as JUDGMENTS, numbered from ``first``."""
+    ids = pa.array(np.arange(first, first + piece.num_rows, dtype=np.int64))
+    return parts.conform(pa.Table.from_batches([piece]).append_column("row_id", ids), _schema(preset))
 
 
-class _ParquetFile:
-    """A file that takes batches and numbers their rows."""
+def _schema(preset: Preset) -> pa.Schema:
+    return judgments(preset.features, qid=QID_INT, doc_id=False)
 
-    def __init__(self, path: Path, preset: Preset) -> None:
-        self._schema = judgments(preset.features, qid=QID_INT, doc_id=False)
-        self._writer = parts.PartWriter(path, self._schema)
-        self._rows = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._writer.__exit__(kind, error, trace)
-
-    def write(self, piece: pa.RecordBatch) -> None:
-        """Add rows."""
-        ids = pa.array(np.arange(self._rows, self._rows + piece.num_rows, dtype=np.int64))
-        table = pa.Table.from_batches([piece]).append_column("row_id", ids)
-        self._writer.write(parts.conform(table, self._schema))
-        self._rows += piece.num_rows
+def _add_to(facts: dict[str, Any], block: _Block) -> None:
+    """Add the rows, queries, labels and bytes of a block to the facts."""
+    split = _SPLIT_OF_FIVE[(block.queries - 1) % 5]
+    for number, name in enumerate(SPLITS):
+        facts["queries"][name] += int((split == number).sum())
+        facts["rows"][name] += int(block.rows[split == number].sum())
+    facts["labels"] = [had + int(new) for had, new in zip(facts["labels"], block.labels, strict=True)]
+    facts["text_bytes"] += int(block.text_bytes.sum())

@@ -27,14 +27,33 @@ from pipeline.run.start import processors
 SETS = ("webis_clueweb09", "cranfield", "nfcorpus", "ohsumed", "mq2008")
 SEEDS = (1, 2, 3)
 ARMS = (
-    "all", "random-5", "random-10", "random-20", "random-5-bag4", "random-10-bag4",
-    "top-20", "semi-hard-20", "margin-20", "softmax-20", "popularity-20", "distance-weighted-20", "ohem-20",
-    "false-positive-20", "mixed-20", "mixed-unweighted-20",
-    "mixed-20-guard75", "mixed-10-guard75", "mixed-10-guard75-bag2", "mixed-10-guard100-bag2",
-    "mixed-5-guard75-bag4", "mixed-10-guard75-bag4", "mixed-10-guard75-graded",
+    "all",
+    "random-5",
+    "random-10",
+    "random-20",
+    "random-5-bag4",
+    "random-10-bag4",
+    "top-20",
+    "semi-hard-20",
+    "margin-20",
+    "softmax-20",
+    "popularity-20",
+    "distance-weighted-20",
+    "ohem-20",
+    "false-positive-20",
+    "mixed-20",
+    "mixed-unweighted-20",
+    "mixed-20-guard75",
+    "mixed-10-guard75",
+    "mixed-10-guard75-bag2",
+    "mixed-10-guard100-bag2",
+    "mixed-5-guard75-bag4",
+    "mixed-10-guard75-bag4",
+    "mixed-10-guard75-graded",
     "false-positive-20-guard75-rounds3",
-    "mixed-20-guard75-dynamic10", "top-20-guard75-dynamic5",
-)  # fmt: skip
+    "mixed-20-guard75-dynamic10",
+    "top-20-guard75-dynamic5",
+)
 PREFERRED = "mixed-10-guard75-bag2"
 AXES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("ranker.leaves=7",), ("ranker.leaves=15",), ("ranker.leaves=31",)),
@@ -104,7 +123,7 @@ def measure(
         summary.filter(pl.col("recommended"), pl.col("arm") != CHOSEN, cutoff=CUTOFF, split="test")[
             "arm"
         ].to_list(),
-    )  # fmt: skip
+    )
 
 
 def _results(root: Path) -> tuple[pl.DataFrame, pl.DataFrame]:

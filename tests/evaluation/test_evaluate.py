@@ -29,9 +29,7 @@ def scored(*queries):
 
 def test_by_hand():
     """A perfect query, one with the relevant document second, one with a tie, one without any."""
-    frame = scored(
-        (9, [0, 1], [1, 2]), (2, [1, 0], [1, 2]), (5, [1, 0], [3, 3]), (7, [0, 0], [1, 2])
-    )  # fmt: skip
+    frame = scored((9, [0, 1], [1, 2]), (2, [1, 0], [1, 2]), (5, [1, 0], [3, 3]), (7, [0, 0], [1, 2]))
     result = evaluate.evaluate(frame, cutoffs=[1, 2])
     assert result["qid"].to_list() == [9, 9, 2, 2, 5, 5, 7, 7]
     assert result["cutoff"].to_list() == [1, 2] * 4
@@ -101,12 +99,12 @@ def test_threads_do_not_matter(run_directory):
     assert (run_directory / "1.parquet").read_bytes() == (run_directory / "2.parquet").read_bytes()
 
 
-def test_together_keeps_the_order(run_directory):
+def test_concat_metrics_keeps_the_order(run_directory):
     """Two arms' tables become one, in the given order."""
     for arm in ("top-20", "all"):
         run(run_directory, f"{arm}.parquet", arm=arm, fold=1, threads=1)
     files = [run_directory / f"{arm}.parquet" for arm in ("top-20", "all")]
-    assert evaluate.together(files, run_directory / "both.parquet") == {"rows": 48}
+    assert evaluate.concat_metrics(files, run_directory / "both.parquet") == {"rows": 48}
     both = pl.read_parquet(run_directory / "both.parquet")
     assert both.equals(pl.concat([pl.read_parquet(file) for file in files]))
     assert parts.schema_of([run_directory / "both.parquet"]).equals(tables.metrics(qid=tables.QID_INT))

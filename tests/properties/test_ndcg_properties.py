@@ -5,11 +5,9 @@ from itertools import groupby, pairwise
 from math import log2, nan
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluation import ndcg as module
 from pipeline.evaluation.ndcg import ndcg
 
 CUTOFFS = (1, 3, 5, 10)
@@ -81,7 +79,7 @@ def test_queries_do_not_touch_each_other(data, gain, tied):
     )
 
 
-# --- the compiled way, NumPy's way, and the definition ----------------------------------------------------
+# --- the definition ---------------------------------------------------------------------------------------
 
 WIDE = st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, -0.0, np.inf, -np.inf, 1.0, 2.0])
 
@@ -104,22 +102,8 @@ def any_lists(draw):
     return labels.astype(types[0]), scores.astype(types[1]), offsets, cutoffs
 
 
-def by(way, data, gain, tied):
-    """Return NDCG by the kernel from the first row on, or never."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module._Ranked, "ENOUGH", 0 if way == "kernel" else 10**18)
-        return ndcg(*data[:3], cutoffs=data[3], gain=gain, ties=tied)
-
-
 @given(any_lists(), gains, ties)
-def test_both_ways_give_the_same_bits(data, gain, tied):
-    """Which way a process takes, by how much it has ranked, is not to be seen in the result."""
-    kernel, plain = by("kernel", data, gain, tied), by("numpy", data, gain, tied)
-    assert kernel.tobytes() == plain.tobytes()
-
-
-@given(any_lists(), gains, ties)
-def test_both_ways_follow_the_definition(data, gain, tied):
+def test_follows_the_definition(data, gain, tied):
     """Sorting one list at a time in Python, with gains as exact fractions, gives the same to 1e-12."""
     labels, scores, offsets, cutoffs = data
     expected = [
@@ -127,8 +111,8 @@ def test_both_ways_follow_the_definition(data, gain, tied):
         for a, b in pairwise(offsets)
     ]
     shape = len(offsets) - 1, len(cutoffs)
-    for way in ("kernel", "numpy"):
-        np.testing.assert_allclose(by(way, data, gain, tied), np.reshape(expected, shape), rtol=0, atol=1e-12)
+    values = ndcg(labels, scores, offsets, cutoffs=cutoffs, gain=gain, ties=tied)
+    np.testing.assert_allclose(values, np.reshape(expected, shape), rtol=0, atol=1e-12)
 
 
 def _by_definition(labels, scores, cutoff, gain, tied):
@@ -144,18 +128,3 @@ def _by_definition(labels, scores, cutoff, gain, tied):
 
 def _dcg(gained):
     return sum(float(value) / log2(rank + 2) for rank, value in enumerate(gained))
-
-
-def test_large_inputs_are_ranked_by_the_kernel(monkeypatch):
-    """From two million rows on NumPy sorts no more; cutoffs beyond 100 are its own, however many the rows."""
-    monkeypatch.setattr(module, "_RANKED", module._Ranked())
-    used = []
-    for name in ("_by_numpy", "_by_kernel"):
-        way = getattr(module, name)
-        monkeypatch.setattr(
-            module, name, lambda *a, name=name, way=way, **k: used.append(name) or way(*a, **k)
-        )
-    rows = np.zeros(1_200_000, np.uint8), np.zeros(1_200_000, np.float32), np.array([0, 1_200_000])
-    for cutoff in (10, 100, 101):
-        ndcg(*rows, cutoffs=[cutoff])
-    assert used == ["_by_numpy", "_by_kernel", "_by_numpy"]

@@ -14,9 +14,9 @@ from pipeline.core.errors import ConfigError
 from pipeline.dataset.letor import read_letor
 from pipeline.evaluation import ndcg
 from pipeline.synthetic import generate
-from pipeline.synthetic import kernel as generate_kernel
-from pipeline.synthetic import world as generate_world
-from pipeline.synthetic.world import ABSENT, PRESETS, SENTINEL, find, make
+from pipeline.synthetic.encode import to_batch, to_lines
+from pipeline.synthetic.presets import PRESETS, find_preset
+from pipeline.synthetic.world import ABSENT, SENTINEL, Rows, bell, make_rows
 
 
 def read(directory, split="train", suffix=".txt", **options):
@@ -38,20 +38,20 @@ def same_rows(one, other):
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_querys_rows_do_not_depend_on_its_company(name):
     """Query 7 alone, among others and after them has the same rows; another seed gives others."""
-    preset = find(name, documents=20)
-    alone = make(preset, np.array([7]), seed=3)
-    among = make(preset, np.array([9, 7, 2]), seed=3)
+    preset = find_preset(name, documents=20)
+    alone = make_rows(preset, np.array([7]), seed=3)
+    among = make_rows(preset, np.array([9, 7, 2]), seed=3)
     kept = among.qid == 7
     assert np.array_equal(alone.values, among.values[:, kept])
     assert np.array_equal(alone.label, among.label[kept])
-    assert not same_rows(alone, make(preset, np.array([7]), seed=4))
+    assert not same_rows(alone, make_rows(preset, np.array([7]), seed=4))
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_labels_have_the_presets_shares(name):
     """Over 600 queries each label's share is within a fifth, or half a percent, of what the preset says."""
-    preset = find(name, documents=100)
-    label = make(preset, np.arange(1, 601), seed=1).label
+    preset = find_preset(name, documents=100)
+    label = make_rows(preset, np.arange(1, 601), seed=1).label
     expected = np.array(preset.shares) * np.where(np.arange(len(preset.shares)), 1 - preset.unjudged, 1)
     expected[0] = 1 - expected[1:].sum()
     found = np.bincount(label, minlength=len(expected)) / len(label)
@@ -63,7 +63,7 @@ def test_presets_have_the_shapes_they_are_named_after():
     queries = np.arange(1, 51)
     shapes = {}
     for name, preset in PRESETS.items():
-        rows = make(preset, queries, seed=1)
+        rows = make_rows(preset, queries, seed=1)
         mean = len(rows.qid) / len(queries)
         present, sentinel = np.mean(rows.values != ABSENT), np.mean(rows.values == SENTINEL)
         shapes[name] = (len(rows.values), mean, present, sentinel)
@@ -77,7 +77,7 @@ def test_presets_have_the_shapes_they_are_named_after():
 
 def test_yahoos_values_are_within_0_and_1():
     """Every value that is there is a decimal from 0 to 1 with 3 to 5 digits, or a flag."""
-    rows = make(PRESETS["yahoo"], np.arange(1, 20), seed=1)
+    rows = make_rows(PRESETS["yahoo"], np.arange(1, 20), seed=1)
     there = rows.values != ABSENT
     assert np.all((rows.values >= 0) | ~there)
     assert np.all((rows.values <= 10 ** rows.decimals[:, None]) | ~there)
@@ -87,11 +87,11 @@ def test_yahoos_values_are_within_0_and_1():
 def test_near_normal_numbers():
     """The bell has mean 0, variance 1 and its quantiles near the normal's, 1.645 at 95 %; 0 and 1 are finite."""
     u = (np.arange(100_000) + 0.5) / 100_000
-    x = generate_world.bell(u)
+    x = bell(u)
     assert abs(x.mean()) < 1e-9
     assert abs(x.std() - 1) < 1e-3
     assert abs(np.quantile(x, 0.95) - 1.645) < 0.01
-    assert np.isfinite(generate_world.bell(np.array([0.0, 1 - 2.0**-53]))).all()
+    assert np.isfinite(bell(np.array([0.0, 1 - 2.0**-53]))).all()
 
 
 def mean_ndcg(rows, score):
@@ -103,14 +103,14 @@ def mean_ndcg(rows, score):
 
 def test_a_ranker_learns_and_more_data_helps():
     """On held-out queries: random < the best column < LambdaMART on 12 queries < LambdaMART on 200."""
-    preset = find("mslr", documents=50)
-    held_out = make(preset, np.arange(1001, 1101), seed=1)
+    preset = find_preset("mslr", documents=50)
+    held_out = make_rows(preset, np.arange(1001, 1101), seed=1)
 
     def matrix(rows):
-        return np.column_stack(generate.to_batch(rows).columns[2:])
+        return np.column_stack(to_batch(rows).columns[2:])
 
     def learnt(queries):
-        rows = make(preset, np.arange(1, 1 + queries), seed=1)
+        rows = make_rows(preset, np.arange(1, 1 + queries), seed=1)
         data = lightgbm.Dataset(matrix(rows), rows.label, group=np.bincount(rows.qid)[1:])
         settings = {"objective": "lambdarank", "num_leaves": 7, "verbose": -1, "num_threads": 1, "seed": 1}
         return mean_ndcg(held_out, lightgbm.train(settings, data, 60).predict(matrix(held_out)))
@@ -128,29 +128,25 @@ def test_a_ranker_learns_and_more_data_helps():
 def test_text_by_hand():
     """Signs, leading zeros, integers, an absent feature and the sentinel, as a person would write them."""
     values = np.array([[-5, ABSENT], [1_234_567, 0], [SENTINEL, 12]])
-    text, ends = generate_kernel.text(
-        values, np.array([2, 6, 0]), np.array([3, 0]), np.array([10, 10**17], np.int64)
-    )
-    lines = (
-        b"3 qid:10 1:-0.05 2:1.234567 3:1.79769313486e+308\n",
-        b"0 qid:100000000000000000 2:0.000000 3:12\n",
-    )
-    assert text.tobytes() == b"".join(lines)
-    assert ends.tolist() == [len(lines[0]), len(lines[0]) + len(lines[1])]
+    rows = Rows(np.array([10, 10**17]), np.array([3, 0]), values, np.array([2, 6, 0]))
+    assert to_lines(rows).to_pylist() == [
+        "3 qid:10 1:-0.05 2:1.234567 3:1.79769313486e+308\n",
+        "0 qid:100000000000000000 2:0.000000 3:12\n",
+    ]
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     values=st.lists(st.integers(-(10**18) + 1, 10**18 - 1), min_size=1, max_size=12),
-    decimals=st.integers(0, 9),
+    decimals=st.integers(0, 6),
 )
 def test_numbers_agree_with_decimal(values, decimals):
     """Each number reads back as the exact decimal that it stands for, with all its digits."""
     column = np.array([values], np.int64)
     zeros = np.zeros(len(values), np.int64)
-    text, _ = generate_kernel.text(column, np.array([decimals]), zeros, zeros)
-    for line, value in zip(text.tobytes().decode().splitlines(), values, strict=True):
-        token = line.rpartition(":")[2]
+    lines = to_lines(Rows(zeros, zeros, column, np.array([decimals]))).to_pylist()
+    for line, value in zip(lines, values, strict=True):
+        token = line.rstrip().rpartition(":")[2]
         assert Decimal(token) == Decimal(value).scaleb(-decimals)
         assert len(token.partition(".")[2]) == decimals
 
@@ -169,12 +165,11 @@ def test_parquet_holds_what_the_text_says(tmp_path, name):
         assert text.equals(table.select(text.columns))
 
 
-def test_threads_and_blocks_change_no_byte(tmp_path, monkeypatch):
+def test_threads_and_blocks_change_no_byte(tmp_path):
     """One thread or three, large blocks or one query each: the same text; gzip holds it too."""
     generate.run("mslr", tmp_path / "one", rows=2000, documents=20)
     generate.run("mslr", tmp_path / "gzip", rows=2000, documents=20, compress=True)
-    monkeypatch.setattr(generate, "_ROWS", 1)
-    generate.run("mslr", tmp_path / "three", rows=2000, documents=20, threads=3)
+    generate.run("mslr", tmp_path / "three", rows=2000, documents=20, threads=3, block_rows=1)
     for split in generate.SPLITS:
         expected = (tmp_path / "one" / f"{split}.txt").read_bytes()
         assert (tmp_path / "three" / f"{split}.txt").read_bytes() == expected
@@ -211,9 +206,8 @@ def test_the_last_query_is_the_one_that_reaches_the_target(tmp_path_factory, amo
 def test_three_of_five_queries_train(tmp_path):
     """Queries 1 to 10: 1, 2, 3, 6, 7, 8 train, 4 and 9 validate, 5 and 10 test; the card says so."""
     facts = generate.run("long", tmp_path, rows=30, documents=3)
-    assert {split: read(tmp_path, split)["qid"].unique().sort().to_list() for split in generate.SPLITS} == {
-        "train": [1, 2, 3, 6, 7, 8], "vali": [4, 9], "test": [5, 10],
-    }  # fmt: skip
+    found = {split: read(tmp_path, split)["qid"].unique().sort().to_list() for split in generate.SPLITS}
+    assert found == {"train": [1, 2, 3, 6, 7, 8], "vali": [4, 9], "test": [5, 10]}
     assert facts["queries"] == {"train": 6, "vali": 2, "test": 2}
     assert json.loads((tmp_path / "generate.json").read_text()) == facts
 
@@ -236,15 +230,14 @@ def test_only_an_earlier_set_is_replaced(tmp_path):
         generate.run("long", out, rows=20)
 
 
-def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
-    """When a block cannot be made, no directory and no temporary file stays."""
+def test_nothing_is_left_of_a_failure(tmp_path):
+    """When making stops half way, no directory and no temporary file stays."""
 
-    def fail(*_args, **_options):
+    def fail(_done):
         raise MemoryError
 
-    monkeypatch.setattr(generate, "make", fail)
     with pytest.raises(MemoryError):
-        generate.run("long", tmp_path / "set", rows=20)
+        generate.run("long", tmp_path / "set", rows=20_000, threads=2, advance=fail)
     assert list(tmp_path.iterdir()) == []
 
 
