@@ -10,6 +10,9 @@ from pipeline.core.errors import TrainingError
 from pipeline.ranker import processes
 from pipeline.run.events import Progress
 
+MAX_SLOTS: Final = 4
+"""Stages at a time, at most. Trainings side by side use the processors best: a small one does not fill two. Beyond
+a few, memory counts for more."""
 _POLL_SECONDS: Final = 0.5  # an unlimited wait may sleep through Ctrl-C
 Item = TypeVar("Item")
 
@@ -17,25 +20,18 @@ Item = TypeVar("Item")
 class Runner(Protocol):
     """Runs stages side by side."""
 
-    def open(self, slots: int) -> None:
-        """Get ready to run so many stages at a time."""
-
     def submit(self, stage: Callable[..., Any], arguments: Sequence[Any], wait_for: Sequence[Any]) -> Any:
         """Run a stage once others are done; returns a future with ``add_done_callback`` and ``result``."""
 
     def error(self, future: Any) -> BaseException | None:
         """Return the error of a future that is done."""
 
-    def close(self) -> None:
-        """Let go of everything; all futures are done."""
-
 
 class ThreadRunner:
     """Runs stages in threads of this process; each training is a process of its own."""
 
-    def open(self, slots: int) -> None:
-        """Start no thread yet; the pool does when it needs one."""
-        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="stage")
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(MAX_SLOTS, thread_name_prefix="stage")
 
     def submit(
         self, stage: Callable[..., Any], arguments: Sequence[Any], wait_for: Sequence["Future[Any]"]
@@ -52,10 +48,6 @@ class ThreadRunner:
     def error(self, future: "Future[Any]") -> BaseException | None:
         """Return the error of a future that is done."""
         return future.exception()
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
 
 
 class Submitted:
@@ -79,27 +71,22 @@ class Executor:
     Args:
         runner: Runs the stages.
         threads: Threads in all; each stage is given its share.
-        most_slots: Stages at a time, at most.
         progress: Given to each stage.
     """
 
-    def __init__(self, runner: Runner, threads: int, most_slots: int, progress: Progress) -> None:
+    def __init__(self, runner: Runner, threads: int, progress: Progress) -> None:
         self.progress, self._runner, self._threads = progress, runner, threads
-        self._count = min(threads, most_slots)
+        self._count = min(threads, MAX_SLOTS)
         self._slots = threading.Semaphore(self._count)
         self._submitted: list[Submitted] = []
 
     def __enter__(self) -> Self:
-        self._runner.open(self._count)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            while kind is not None and not all(one.done.is_set() for one in self._submitted):
-                processes.end_all()  # again: a training may just be about to start
-                time.sleep(0.05)
-        finally:
-            self._runner.close()
+        while kind is not None and not all(one.done.is_set() for one in self._submitted):
+            processes.end_all()  # again: a training may just be about to start
+            time.sleep(0.05)
 
     def run(self, stage: Callable[..., Any], *arguments: Any) -> Any:
         """Run one stage alone, with all threads, and return what it returns."""

@@ -21,6 +21,7 @@ from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import stages
+from flows.executor import MAX_SLOTS
 from flows.stages import Outcome, run_pipeline
 from pipeline.core.config import Config
 from pipeline.core.errors import RanksieveError
@@ -92,9 +93,6 @@ _TASKS: Final = {
 class PrefectRunner:
     """Runs stages as Prefect's tasks, in the task runner of the flow."""
 
-    def open(self, slots: int) -> None:
-        """Leave concurrency to the flow's task runner."""
-
     def submit(
         self,
         stage: Callable[..., Any],
@@ -111,9 +109,6 @@ class PrefectRunner:
             return None
         error = future.state.result(raise_on_failure=False)
         return error if isinstance(error, BaseException) else RuntimeError(str(future.state))
-
-    def close(self) -> None:
-        """Leave the task runner to the flow."""
 
 
 def run_flow(
@@ -163,7 +158,7 @@ def run_flow(
 prepare = flow(
     name="ranksieve",
     description="Prepare a learning-to-rank training set: score, select negatives, retrain, compare NDCG.",
-    task_runner=ThreadPoolTaskRunner(max_workers=stages.SLOTS),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SLOTS),  # type: ignore[arg-type]
     persist_result=False,
     validate_parameters=True,
 )(run_flow)

@@ -26,10 +26,6 @@ from pipeline.run.events import Event, EventFile, Progress
 from pipeline.run.execute import Stage, Step, execute
 from pipeline.run.sizes import FoldArm
 
-SLOTS = 4
-"""Stages at a time, at most. Trainings side by side use the processors best: a small one does not fill two. Beyond
-a few, memory counts for more."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -145,7 +141,7 @@ def run_pipeline(
     located = start.check(run, source, config, panel, last_stage=last_stage)
     with (
         _running(run, command, progress) as tell,
-        Executor(runner or ThreadRunner(), threads, SLOTS, tell) as do,
+        Executor(runner or ThreadRunner(), threads, tell) as do,
     ):
         folds = do.run(ingest, run, located, config, panel)
         if last_stage is Stage.INGEST:

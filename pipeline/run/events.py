@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,10 +59,19 @@ class EventFile:
 
 
 @dataclass(frozen=True)
-class Reporter:
-    """What the work of a step tells of itself."""
+class Task:
+    """What the work of a step is given.
+
+    Attributes:
+        step: The step's name.
+        out: A path for each output, to write there.
+        threads: Threads to work with.
+        progress: Told of what is done.
+    """
 
     step: str
+    out: Sequence[Path]
+    threads: int
     progress: Progress
 
     def advance(self, amount: float) -> None:

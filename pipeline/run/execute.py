@@ -12,7 +12,7 @@ from pipeline.core import records
 from pipeline.core.files import atomic_write, peak_memory_mb
 from pipeline.core.paths import RunPaths
 from pipeline.core.records import Facts, Hashes, Record
-from pipeline.run.events import Event, Progress, Reporter
+from pipeline.run.events import Event, Progress, Task
 
 
 class Stage(StrEnum):
@@ -31,8 +31,8 @@ class Stage(StrEnum):
         return order.index(other) <= order.index(self)
 
 
-Work = Callable[..., Facts]
-"""``work(outputs, threads=, reporter=)``: writes each output at the path given, and returns facts (JSON values)."""
+Work = Callable[[Task], Facts]
+"""Writes each output at the path given, and returns facts (JSON values)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def execute(step: Step, *, threads: int = 1, progress: Progress = lambda _: None
         return known
     began = time.perf_counter()
     with atomic_write(*step.outputs) as made:
-        facts = step.work(made, threads=threads, reporter=Reporter(step.name, progress))
+        facts = step.work(Task(step.name, made, threads, progress))
     record = Record(
         inputs=inputs,
         parameters=parameters,

@@ -107,10 +107,10 @@ def ingest(run: RunPaths, source: Source, config: Config) -> Step:
     names = {"ingest", "split", "seed"} if any(held_out.values()) else {"ingest"}
     settings = config.model_dump(mode="json", include=names)
     return Step(
-        run=run,
-        name="ingest",
-        stage=Stage.INGEST,
-        work=partial(work.ingest, source, config),
+        run,
+        "ingest",
+        Stage.INGEST,
+        partial(work.ingest, source, config),
         inputs={split.name: source.stored(split) for split in source.splits},
         parameters={**settings, "layout": source.layout, "splits": held_out},
         outputs=[run.dataset],
@@ -121,10 +121,10 @@ def initial(run: RunPaths, fold: Fold, config: Config) -> Step:
     """JUDGMENTS -> the initial rankers of a fold."""
     repeats = sizes.repeats(config)
     return Step(
-        run=run,
-        name=f"{fold.prefix}initial",
-        stage=Stage.SCORE,
-        work=partial(work.fit_initial, run, fold, config),
+        run,
+        f"{fold.prefix}initial",
+        Stage.SCORE,
+        partial(work.fit_initial, run, fold, config),
         inputs={"train": found.split_files(run, fold.train)},
         parameters={
             "ranker": work.initial_settings(run, fold, config).model_dump(),
@@ -143,10 +143,10 @@ def scores(run: RunPaths, fold: Fold, config: Config) -> Step:
     """Initial rankers -> SCORES."""
     train, models = found.split_files(run, fold.train), found.initial_models(run, fold, config)
     return Step(
-        run=run,
-        name=f"{fold.prefix}scores",
-        stage=Stage.SCORE,
-        work=partial(work.score, run, fold, config),
+        run,
+        f"{fold.prefix}scores",
+        Stage.SCORE,
+        partial(work.score, run, fold, config),
         inputs={"train": train, "models": models},
         parameters={"seed": config.seed, "repeats": max(sizes.repeats(config), 1)},
         outputs=[run.fold(fold.prefix).scores],
@@ -162,10 +162,10 @@ def selection(run: RunPaths, fold: Fold, arm: Arm, config: Config) -> Step:
         # Most arms need the scores alone; the others are made again when the training split changes.
         inputs = {"scores": [at.scores], **(train if arm.reads(config.select) else {})}
     return Step(
-        run=run,
-        name=f"{fold.prefix}selection/{arm.name}",
-        stage=Stage.SELECT,
-        work=partial(work.select, run, fold, arm, config),
+        run,
+        f"{fold.prefix}selection/{arm.name}",
+        Stage.SELECT,
+        partial(work.select, run, fold, arm, config),
         inputs=inputs,
         parameters={"arm": arm.name, **options, "seed": config.seed},
         outputs=[at.selection(arm.name)],
@@ -176,10 +176,10 @@ def choose_and_train(run: RunPaths, fold: Fold, arm: Arm, config: Config) -> Ste
     """JUDGMENTS + SCORES -> ranker and last SELECTION of an arm whose own ranker decides what it trains on."""
     at, dataset, vali = run.fold(fold.prefix), Dataset.of(run), found.early_stopping_lists(run, fold, config)
     return Step(
-        run=run,
-        name=f"{fold.prefix}model/{arm.name}",
-        stage=Stage.SELECT,
-        work=partial(work.choose_and_train, run, fold, arm, config),
+        run,
+        f"{fold.prefix}model/{arm.name}",
+        Stage.SELECT,
+        partial(work.choose_and_train, run, fold, arm, config),
         inputs={"train": found.split_files(run, fold.train), "scores": [at.scores], "vali": vali},
         parameters={
             "ranker": sizes.ranker_of(dataset, fold, config).model_dump(),
@@ -197,10 +197,10 @@ def prepared(run: RunPaths, fold: Fold, arm: Arm) -> Step:
     """SELECTION -> prepared set."""
     at = run.fold(fold.prefix)
     return Step(
-        run=run,
-        name=f"{fold.prefix}prepared/{arm.name}",
-        stage=Stage.SELECT,
-        work=partial(work.prepare, run, fold, arm),
+        run,
+        f"{fold.prefix}prepared/{arm.name}",
+        Stage.SELECT,
+        partial(work.prepare, run, fold, arm),
         inputs={"train": found.split_files(run, fold.train), "selection": [at.selection(arm.name)]},
         parameters={"bags": arm.bags} if arm.bags > 1 else {},
         outputs=[at.prepared(arm.name)],
@@ -211,10 +211,10 @@ def model(run: RunPaths, fold: Fold, arm: Arm, config: Config) -> Step:
     """Prepared set -> retrained ranker."""
     dataset, vali = Dataset.of(run), found.early_stopping_lists(run, fold, config)
     return Step(
-        run=run,
-        name=f"{fold.prefix}model/{arm.name}",
-        stage=Stage.TRAIN,
-        work=partial(work.train, run, fold, arm, config),
+        run,
+        f"{fold.prefix}model/{arm.name}",
+        Stage.TRAIN,
+        partial(work.train, run, fold, arm, config),
         inputs={"rows": found.prepared_files(run, fold, arm), "vali": vali},
         parameters={
             "ranker": sizes.ranker_of(dataset, fold, config, arm).model_dump(),
@@ -236,10 +236,10 @@ def metrics(run: RunPaths, fold: Fold, arm: Arm, config: Config, *, evaluated: S
         {split: found.split_files(run, getattr(fold, split)) for split in evaluated},
     )
     return Step(
-        run=run,
-        name=f"{fold.prefix}metrics/{arm.name}",
-        stage=Stage.EVALUATE,
-        work=partial(work.evaluate, run, fold, arm, config, lists),
+        run,
+        f"{fold.prefix}metrics/{arm.name}",
+        Stage.EVALUATE,
+        partial(work.evaluate, run, fold, arm, config, lists),
         inputs={"model": [at.model(arm.name)], **lists},
         parameters={"cutoffs": config.evaluate.cutoffs, "fold": fold.number, "arm": arm.name},
         outputs=[at.arm_metrics(arm.name)],
@@ -249,10 +249,10 @@ def metrics(run: RunPaths, fold: Fold, arm: Arm, config: Config, *, evaluated: S
 def _concatenated(run: RunPaths, name: str, files: list[Path], out: Path) -> Step:
     """METRICS of several arms or folds -> one table, in the given order."""
     return Step(
-        run=run,
-        name=name,
-        stage=Stage.EVALUATE,
-        work=partial(work.concat_metrics, files),
+        run,
+        name,
+        Stage.EVALUATE,
+        partial(work.concat_metrics, files),
         inputs={"metrics": files},
         parameters={"order": [file.relative_to(run.root).as_posix() for file in files]},
         outputs=[out],
@@ -271,10 +271,10 @@ def summary(run: RunPaths, arms: Sequence[Arm], config: Config) -> Step:
         "prefer": preferred(config.select).name,
     }
     return Step(
-        run=run,
-        name="summary",
-        stage=Stage.EVALUATE,
-        work=partial(work.compare, run.metrics, facts, settings),
+        run,
+        "summary",
+        Stage.EVALUATE,
+        partial(work.compare, run.metrics, facts, settings),
         inputs={"metrics": [run.metrics]},
         parameters={**settings, "arms": facts},
         outputs=[run.summary],
@@ -289,10 +289,10 @@ def report(run: RunPaths, arms: Sequence[Arm], config: Config, *, tried: int = 0
         "notices": found.notices(run, arms, tried=tried),
     }
     return Step(
-        run=run,
-        name="report",
-        stage=Stage.REPORT,
-        work=partial(work.report, run, document),
+        run,
+        "report",
+        Stage.REPORT,
+        partial(work.report, run, document),
         inputs={"summary": [run.summary], "metrics": [run.metrics]},
         parameters=document,
         outputs=[run.report],

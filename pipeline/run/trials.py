@@ -22,7 +22,7 @@ from pipeline.dataset.folds import Fold
 from pipeline.negatives import arms as arm_names
 from pipeline.negatives.arms import BASELINE, Arm
 from pipeline.run import found, search, sizes
-from pipeline.run.events import Event, Reporter
+from pipeline.run.events import Event, Task
 from pipeline.run.execute import Stage, Step, execute
 from pipeline.run.sizes import Dataset
 from pipeline.run.steps import arm_steps
@@ -56,21 +56,19 @@ def trial(run: RunPaths, fold: Fold, arm: Arm, rung: int, config: Config) -> Ste
     )
 
 
-def _try(
-    run: RunPaths, fold: Fold, arm: Arm, config: Config, out: list[Path], *, threads: int, reporter: Reporter
-) -> Facts:
+def _try(run: RunPaths, fold: Fold, arm: Arm, config: Config, task: Task) -> Facts:
     """Execute an arm's steps in a scratch directory and keep its METRICS."""
 
     def pass_on(event: Event) -> None:
         if event.state == "advance":
-            reporter.advance(event.amount)
+            task.advance(event.amount)
 
-    with _scratch(out[0]) as directory:
+    with _scratch(task.out[0]) as directory:
         there = RunPaths(directory, shared=run.root)
         steps = arm_steps(there, fold, arm, config, evaluated=("vali",))
-        records = {step.name: execute(step, threads=threads, progress=pass_on) for step in steps}
+        records = {step.name: execute(step, threads=task.threads, progress=pass_on) for step in steps}
         at, trained = there.fold(fold.prefix), records[f"{fold.prefix}model/{arm.name}"]
-        at.arm_metrics(arm.name).replace(out[0])
+        at.arm_metrics(arm.name).replace(task.out[0])
         return {
             "rows": (found.selection_facts(there, fold, arm) or {})["rows"],
             "model": sha256(at.model(arm.name)),
@@ -147,9 +145,8 @@ def search_table(run: RunPaths, rungs: Sequence[pl.DataFrame]) -> Step:
     )
 
 
-def _write_search(tried: pl.DataFrame, out: list[Path], *, threads: int, reporter: Reporter) -> Facts:
-    del threads, reporter
-    parts.write_table(out[0], tried, tables.SEARCH)
+def _write_search(tried: pl.DataFrame, task: Task) -> Facts:
+    parts.write_table(task.out[0], tried, tables.SEARCH)
     return {"rungs": tried["rung"].n_unique(), "trials": tried.height}
 
 

@@ -1,7 +1,6 @@
 """The work of each kind of step: the stage's function, called with the files of a run.
 
 A step carries one of these functions and its first arguments (run, fold, arm, settings) to wherever it is executed.
-``out`` holds a path for each output of the step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,24 +28,24 @@ from pipeline.ranker import score as score_stage
 from pipeline.ranker import train as train_stage
 from pipeline.ranker.bin_cache import binned_split
 from pipeline.run import found, sizes
-from pipeline.run.events import Reporter
+from pipeline.run.events import Task
 
 Paths = list[Path]
 
 
-def ingest(source: Source, config: Config, out: Paths, *, threads: int, reporter: Reporter) -> Facts:
+def ingest(source: Source, config: Config, task: Task) -> Facts:
     """Read a source and write the dataset."""
     if not all(is_parquet(file) for file in source.files) and letor.must_compile():
-        with reporter.waiting("compiling the reader: once, some 10 s"):
+        with task.waiting("compiling the reader: once, some 10 s"):
             letor.warm_up()
     document = ingest_stage.run(
         source,
-        out[0],
+        task.out[0],
         config=config.ingest,
         split=config.split,
         seed=config.seed,
-        threads=threads,
-        advance=reporter.advance,
+        threads=task.threads,
+        advance=task.advance,
     )
     ingest_stage.require_contrast(source, document["splits"])
     return document
@@ -58,9 +57,7 @@ def initial_settings(run: RunPaths, fold: Fold, config: Config) -> RankerConfig:
     return sizes.ranker_of(sizes.Dataset.of(run), fold, config).model_copy(update=trees)
 
 
-def fit_initial(
-    run: RunPaths, fold: Fold, config: Config, out: Paths, *, threads: int, reporter: Reporter
-) -> Facts:
+def fit_initial(run: RunPaths, fold: Fold, config: Config, task: Task) -> Facts:
     """Train the initial rankers of a fold."""
     train, settings = found.split_files(run, fold.train), initial_settings(run, fold, config)
     keys, repeats = parts.read_keys(train), sizes.repeats(config)
@@ -73,51 +70,45 @@ def fit_initial(
     rows = sizes.initial_rows(sizes.Dataset.of(run), fold, config) / sizes.initial_rankers(config)
     facts = score_stage.fit(
         train,
-        out,
+        task.out,
         repeats=repeats,
         config=settings,
         negatives=config.score.negatives,
         at_least=config.score.negatives_at_least,
         seed=config.seed,
-        bins=_binned(train, found.shared_bins(run, fold, config), settings, threads),
-        threads=threads,
-        trees_done=reporter.trees_done(rows),
+        bins=_binned(train, found.shared_bins(run, fold, config), settings, task.threads),
+        threads=task.threads,
+        trees_done=task.trees_done(rows),
     )
     return {**facts, "notices": notices}
 
 
-def score(
-    run: RunPaths, fold: Fold, config: Config, out: Paths, *, threads: int, reporter: Reporter
-) -> Facts:
+def score(run: RunPaths, fold: Fold, config: Config, task: Task) -> Facts:
     """Score the training rows of a fold."""
-    del reporter
     train, models = found.split_files(run, fold.train), found.initial_models(run, fold, config)
     repeats = max(sizes.repeats(config), 1)
-    return score_stage.run(train, models, out[0], repeats=repeats, seed=config.seed, threads=threads)
+    return score_stage.run(
+        train, models, task.out[0], repeats=repeats, seed=config.seed, threads=task.threads
+    )
 
 
-def select(
-    run: RunPaths, fold: Fold, arm: Arm, config: Config, out: Paths, *, threads: int, reporter: Reporter
-) -> Facts:
+def select(run: RunPaths, fold: Fold, arm: Arm, config: Config, task: Task) -> Facts:
     """Choose the rows of an arm, by SCORES if it needs them."""
-    del threads, reporter
     train, scores = found.split_files(run, fold.train), run.fold(fold.prefix).scores
     settings, seed = config.select, config.seed
     if arm.needs_scores:
         files = train if arm.reads(settings) else []
-        return select_stage.run(scores, out[0], arm=arm, config=settings, seed=seed, files=files)
+        return select_stage.run(scores, task.out[0], arm=arm, config=settings, seed=seed, files=files)
     notices = select_stage.too_long(parts.read_keys(train), run.dataset / fold.train[0])
     return {
-        **select_stage.run_all(train, out[0], arm=arm, config=settings, seed=seed),
+        **select_stage.run_all(train, task.out[0], arm=arm, config=settings, seed=seed),
         "notices": notices,
     }
 
 
-def choose_and_train(
-    run: RunPaths, fold: Fold, arm: Arm, config: Config, out: Paths, *, threads: int, reporter: Reporter
-) -> Facts:
+def choose_and_train(run: RunPaths, fold: Fold, arm: Arm, config: Config, task: Task) -> Facts:
     """Train the ranker of an arm that chooses again; write it, the scores it last chose by, and that choice."""
-    model, last_scores, selection = out
+    model, last_scores, selection = task.out
     train, scores = found.split_files(run, fold.train), run.fold(fold.prefix).scores
     dataset = sizes.Dataset.of(run)
     settings = sizes.ranker_of(dataset, fold, config)
@@ -132,9 +123,9 @@ def choose_and_train(
         seed=config.seed,
         vali=found.early_stopping_lists(run, fold, config),
         cutoff=found.cutoff_of(config),
-        bins=_binned(train, found.own_bins(run, fold, config), settings, threads),
-        threads=threads,
-        trees_done=reporter.trees_done(sizes.arm_rows(dataset, fold, arm)),
+        bins=_binned(train, found.own_bins(run, fold, config), settings, task.threads),
+        threads=task.threads,
+        trees_done=task.trees_done(sizes.arm_rows(dataset, fold, arm)),
     )
     chosen = select_stage.run(
         scores,
@@ -149,22 +140,19 @@ def choose_and_train(
     return {**facts, "selection": chosen}
 
 
-def prepare(run: RunPaths, fold: Fold, arm: Arm, out: Paths, *, threads: int, reporter: Reporter) -> Facts:
+def prepare(run: RunPaths, fold: Fold, arm: Arm, task: Task) -> Facts:
     """Write the prepared set of an arm."""
-    del threads, reporter
     train, selection = found.split_files(run, fold.train), run.fold(fold.prefix).selection(arm.name)
-    return prepare_stage.run(train, selection, out[0], bags=arm.bags)
+    return prepare_stage.run(train, selection, task.out[0], bags=arm.bags)
 
 
-def train(
-    run: RunPaths, fold: Fold, arm: Arm, config: Config, out: Paths, *, threads: int, reporter: Reporter
-) -> Facts:
+def train(run: RunPaths, fold: Fold, arm: Arm, config: Config, task: Task) -> Facts:
     """Train the ranker of an arm."""
     rows, dataset = found.prepared_files(run, fold, arm), sizes.Dataset.of(run)
     settings = sizes.ranker_of(dataset, fold, config, arm)
     facts = train_stage.run(
         rows,
-        out[0],
+        task.out[0],
         vali=found.early_stopping_lists(run, fold, config),
         config=settings,
         seed=config.seed,
@@ -172,9 +160,9 @@ def train(
         arm=arm.name,
         bags=arm.bags,
         gains=found.gains_of(arm, config),
-        bins=_binned(rows, found.model_bins(run, fold, arm, config), settings, threads),
-        threads=threads,
-        trees_done=reporter.trees_done(sizes.arm_rows(dataset, fold, arm)),
+        bins=_binned(rows, found.model_bins(run, fold, arm, config), settings, task.threads),
+        threads=task.threads,
+        trees_done=task.trees_done(sizes.arm_rows(dataset, fold, arm)),
     )
     notices = []
     if facts["rows"] // arm.bags < 2 * (settings.min_rows_per_leaf or 1):
@@ -186,49 +174,31 @@ def train(
 
 
 def evaluate(
-    run: RunPaths,
-    fold: Fold,
-    arm: Arm,
-    config: Config,
-    lists: Mapping[str, Paths],
-    out: Paths,
-    *,
-    threads: int,
-    reporter: Reporter,
+    run: RunPaths, fold: Fold, arm: Arm, config: Config, lists: Mapping[str, Paths], task: Task
 ) -> Facts:
     """Evaluate the ranker of an arm on lists of the dataset."""
-    del reporter
     model = run.fold(fold.prefix).model(arm.name)
     cutoffs, number = config.evaluate.cutoffs, fold.number
     return evaluate_stage.run(
-        model, lists, out[0], arm=arm.name, fold=number, cutoffs=cutoffs, threads=threads
+        model, lists, task.out[0], arm=arm.name, fold=number, cutoffs=cutoffs, threads=task.threads
     )
 
 
-def concat_metrics(files: Paths, out: Paths, *, threads: int, reporter: Reporter) -> Facts:
+def concat_metrics(files: Paths, task: Task) -> Facts:
     """Put METRICS of arms or folds together, in the order of the files."""
-    del threads, reporter
-    return evaluate_stage.concat_metrics(files, out[0])
+    return evaluate_stage.concat_metrics(files, task.out[0])
 
 
 def compare(
-    metrics: Path,
-    arms: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, Any],
-    out: Paths,
-    *,
-    threads: int,
-    reporter: Reporter,
+    metrics: Path, arms: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], task: Task
 ) -> Facts:
     """Compare the arms."""
-    del threads, reporter
-    return compare_stage.run(metrics, pl.DataFrame(list(arms)), out[0], **settings)
+    return compare_stage.run(metrics, pl.DataFrame(list(arms)), task.out[0], **settings)
 
 
-def report(run: RunPaths, document: dict[str, Any], out: Paths, *, threads: int, reporter: Reporter) -> Facts:
+def report(run: RunPaths, document: dict[str, Any], task: Task) -> Facts:
     """Write the report for a browser."""
-    del threads, reporter
-    return report_stage.run(run.summary, run.metrics, out[0], **document)
+    return report_stage.run(run.summary, run.metrics, task.out[0], **document)
 
 
 def _binned(files: Paths, bins: Path | None, config: RankerConfig, threads: int) -> Path | None:

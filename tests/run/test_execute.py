@@ -15,13 +15,13 @@ from pipeline.core import records
 from pipeline.core.files import sha256
 from pipeline.core.paths import RunPaths
 from pipeline.core.records import Facts
-from pipeline.run.events import Event, Reporter
+from pipeline.run.events import Event, Task
 from pipeline.run.execute import Stage, Step, execute, is_intact
 
 
-def copy_source(source: Path, out: list[Path], *, threads: int, reporter: Reporter) -> Facts:
+def copy_source(source: Path, task: Task) -> Facts:
     """The work of the step: copy a file."""
-    out[0].write_text(source.read_text())
+    task.out[0].write_text(source.read_text())
     return {"size": 3, "peak_memory_mb": 12}
 
 
@@ -174,16 +174,16 @@ def test_an_added_part_in_a_directory_output_runs_again(tmp_path: Path) -> None:
     assert not run.do(work=make_set)
 
 
-def make_set(out: list[Path], *, threads: int, reporter: Reporter) -> Facts:
+def make_set(task: Task) -> Facts:
     """Make a directory of one file."""
-    out[0].mkdir()
-    (out[0] / "part-0").write_text("0")
+    task.out[0].mkdir()
+    (task.out[0] / "part-0").write_text("0")
     return {}
 
 
-def fail(out: list[Path], *, threads: int, reporter: Reporter) -> Facts:
+def fail(task: Task) -> Facts:
     """Fail amid writing."""
-    out[0].write_text("half")
+    task.out[0].write_text("half")
     raise ZeroDivisionError
 
 

@@ -20,7 +20,7 @@ from flows.stages import Outcome, run_pipeline
 from pipeline.core.config import override, parse
 from pipeline.core.errors import BusyError, ConfigError, SourceError, StorageError, TrainingError
 from pipeline.core.paths import RunPaths
-from pipeline.run.events import Event, Progress, Reporter
+from pipeline.run.events import Event, Progress, Task
 from pipeline.run.execute import Stage
 from pipeline.run.sizes import Dataset, initial_cost, initial_rankers, initial_rows, initial_trees
 from tests.filesystem import fill, small_disk
@@ -639,9 +639,9 @@ def test_progress_of_the_initial_rankers_adds_up(source: Path, copy: Path, setti
     config = parse(override(SETTINGS, [setting]))
     [fold], dataset = Dataset.of(RunPaths(copy)).folds, Dataset.of(RunPaths(copy))
     told: list[float] = []
-    reporter = Reporter("initial", lambda event: told.append(event.amount))
+    task = Task("initial", [], 1, lambda event: told.append(event.amount))
     rankers, trees = initial_rankers(config), initial_trees(config)
-    tell = reporter.trees_done(initial_rows(dataset, fold, config) / rankers)
+    tell = task.trees_done(initial_rows(dataset, fold, config) / rankers)
     for done in (1, rankers * trees):
         tell(done)
     assert sum(told) == pytest.approx(initial_cost(dataset, fold, config))
