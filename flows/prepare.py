@@ -33,9 +33,8 @@ from pipeline.run.start import default_root, processors
 def _task_run_name() -> str:
     """Return the task's name and what it works on, such as ``train mixed-20 (fold 1)``."""
     given = task_run.parameters
-    about = [given["arm"].name] if "arm" in given else []
-    about += [f"(fold {given['fold'].number})"] if "fold" in given else []
-    return " ".join([task_run.task_name, *about])
+    about = given["of"] if "of" in given else f"(fold {given['at'].fold.number})" if "at" in given else ""
+    return f"{task_run.task_name} {about}".strip()
 
 
 class Mistakes:

@@ -5,9 +5,10 @@
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -24,7 +25,9 @@ from pipeline.ranker import processes
 from pipeline.run import search, start, steps, trials
 from pipeline.run.events import Event, EventFile, Progress
 from pipeline.run.execute import Stage, Step, execute
-from pipeline.run.sizes import FoldArm
+from pipeline.run.scope import ArmScope, FoldScope
+
+Scored = dict[FoldScope, Submitted]
 
 
 @dataclass(frozen=True)
@@ -52,30 +55,26 @@ def ingest(
     return start.ingest(run, source, config, arms, threads=threads, progress=progress).folds
 
 
-def score(
-    run: RunPaths, fold: Fold, arms: list[Arm], config: Config, threads: int, progress: Progress
-) -> None:
+def score(at: FoldScope, arms: list[Arm], threads: int, progress: Progress) -> None:
     """JUDGMENTS -> initial rankers -> SCORES of a fold."""
-    _execute(steps.fold_steps(run, fold, arms, config), threads, progress)
+    _execute(steps.fold_steps(at, arms), threads, progress)
 
 
-def try_arm(
-    run: RunPaths, fold: Fold, arm: Arm, rung: int, config: Config, threads: int, progress: Progress
-) -> None:
+def try_arm(of: ArmScope, rung: int, threads: int, progress: Progress) -> None:
     """SCORES -> validation METRICS of a candidate in a rung of a search."""
-    _execute([trials.trial(run, fold, arm, rung, config)], threads, progress)
+    _execute([trials.trial(of, rung)], threads, progress)
 
 
-def finish_search(run: RunPaths, rungs: list[pl.DataFrame], threads: int, progress: Progress) -> None:
-    """Validation METRICS of all trials -> SEARCH."""
-    _execute([trials.search_table(run, rungs)], threads, progress)
-
-
-def train_arm(
-    run: RunPaths, fold: Fold, arm: Arm, config: Config, last_stage: Stage, threads: int, progress: Progress
+def finish_search(
+    run: RunPaths, rungs: list[pl.DataFrame], config: Config, threads: int, progress: Progress
 ) -> None:
+    """Validation METRICS of all trials -> SEARCH."""
+    _execute([trials.search_table(run, rungs, config)], threads, progress)
+
+
+def train_arm(of: ArmScope, last_stage: Stage, threads: int, progress: Progress) -> None:
     """SCORES -> SELECTION -> prepared set -> ranker -> METRICS of an arm in a fold."""
-    _execute(steps.arm_steps(run, fold, arm, config), threads, progress, last_stage)
+    _execute(steps.arm_steps(of), threads, progress, last_stage)
 
 
 def compare(run: RunPaths, arms: list[Arm], config: Config, threads: int, progress: Progress) -> None:
@@ -143,27 +142,20 @@ def run_pipeline(
         _running(run, command, progress) as tell,
         Executor(runner or ThreadRunner(), threads, tell) as do,
     ):
-        folds = do.run(ingest, run, located, config, panel)
+        folds = [FoldScope(run, fold, config) for fold in do.run(ingest, run, located, config, panel)]
         if last_stage is Stage.INGEST:
             return Outcome(root)
-        _announce(tell, run, folds, [] if search_arms else panel, panel, config)
-        scored = do.each(score, [(run, fold, panel, config) for fold in folds])
+        _announce(tell, folds, [] if search_arms else panel, panel)
+        scored = dict(zip(folds, do.each(score, [(at, panel) for at in folds]), strict=True))
         if last_stage is Stage.SCORE:
             do.wait()
             return Outcome(root)
-        after, tried, failures = dict(zip(folds, scored, strict=True)), 0, list[str]()
+        tried, failures = 0, list[str]()
         if search_arms:
             tried = len(panel)
-            panel, failures = _find_arms(do, run, after, panel, config)
-            _announce(tell, run, folds, panel, [], config)
-        items = [FoldArm(fold, arm) for fold in folds for arm in panel]
-        trained = do.each(
-            train_arm,
-            [(run, item.fold, item.arm, config, last_stage) for item in items],
-            wait_for=[after[item.fold] for item in items],
-            optional=True,
-        )
-        failed = do.errors(dict(zip(items, trained, strict=True)))
+            panel, failures = _find_arms(do, run, scored, panel, config)
+            _announce(tell, folds, panel, [])
+        failed = _train(do, train_arm, scored, panel, last_stage)
         panel = _survivors(panel, failed)
         failures += map(str, failed.values())
         compared = bool(panel) and last_stage.reaches(Stage.EVALUATE)
@@ -174,8 +166,18 @@ def run_pipeline(
     return Outcome(root, failures, compared)
 
 
+def _train(
+    do: Executor, stage: Callable[..., None], scored: Scored, arms: Sequence[Arm], argument: Any
+) -> dict[ArmScope, TrainingError]:
+    """Take every arm of every fold through a stage, each once its fold is scored; return what LightGBM failed on."""
+    items = [ArmScope(at, arm) for at in scored for arm in arms]
+    wait_for = [scored[of.at] for of in items]
+    submitted = do.each(stage, [(of, argument) for of in items], wait_for=wait_for, optional=True)
+    return do.errors(dict(zip(items, submitted, strict=True)))
+
+
 def _find_arms(
-    do: Executor, run: RunPaths, after: dict[Fold, Submitted], candidates: list[Arm], config: Config
+    do: Executor, run: RunPaths, scored: Scored, candidates: list[Arm], config: Config
 ) -> tuple[list[Arm], list[str]]:
     """Try candidates rung after rung; return `all`, the survivors and their controls, and the errors of trials."""
     left, rungs, failures = candidates, list[pl.DataFrame](), list[str]()
@@ -183,45 +185,32 @@ def _find_arms(
     for rung in range(1, len(counts) + 1):
         if len(left) <= config.search.keep:
             break
-        items = [FoldArm(fold, arm) for fold in after for arm in left]
-        costs = [trials.trial(run, item.fold, item.arm, rung, config).cost for item in items]
+        costs = [trials.trial(ArmScope(at, arm), rung).cost for at in scored for arm in left]
         do.progress(Event(f"rung {rung} of {len(counts)}", "ahead", sum(costs), len(costs)))
-        tried = do.each(
-            try_arm,
-            [(run, item.fold, item.arm, rung, config) for item in items],
-            wait_for=[after[item.fold] for item in items],
-            optional=True,
-        )
-        failed = do.errors(dict(zip(items, tried, strict=True)))
+        failed = _train(do, try_arm, scored, left, rung)
         failures += map(str, failed.values())
-        broken = {item.arm for item in failed}
-        rungs.append(trials.rank_rung(run, left, rung, config, failed=broken))
+        rungs.append(trials.rank_rung(run, left, rung, config, failed={of.arm for of in failed}))
         kept = set(rungs[-1].filter("kept")["arm"])
         left = [arm for arm in left if arm.name in kept]
-    do.run(finish_search, run, rungs)
+    do.run(finish_search, run, rungs, config)
     return trials.panel_of(left, config), failures
 
 
-def _survivors(arms: Sequence[Arm], failed: dict[FoldArm, TrainingError]) -> list[Arm]:
+def _survivors(arms: Sequence[Arm], failed: dict[ArmScope, TrainingError]) -> list[Arm]:
     """Return the arms that were trained in every fold; raises where the others were to be compared with one."""
-    broken = {item.arm for item in failed}
-    for item, error in failed.items():
-        if item.arm.name == BASELINE and len(arms) > 1:
+    for of, error in failed.items():
+        if of.arm.name == BASELINE and len(arms) > 1:
             raise error
+    broken = {of.arm for of in failed}
     return [arm for arm in arms if arm not in broken]
 
 
 def _announce(
-    progress: Progress,
-    run: RunPaths,
-    folds: Sequence[Fold],
-    arms: Sequence[Arm],
-    scored: Sequence[Arm],
-    config: Config,
+    progress: Progress, folds: Sequence[FoldScope], arms: Sequence[Arm], scored: Sequence[Arm]
 ) -> None:
     """Tell how much training there is to come: the initial rankers that `scored` needs, and the arms."""
-    ahead = [step for fold in folds for step in steps.fold_steps(run, fold, scored, config)]
-    ahead += [step for fold in folds for arm in arms for step in steps.arm_steps(run, fold, arm, config)]
+    ahead = [step for at in folds for step in steps.fold_steps(at, scored)]
+    ahead += [step for at in folds for arm in arms for step in steps.arm_steps(ArmScope(at, arm))]
     costs = [step.cost for step in ahead if step.cost]
     progress(Event("training" if arms else "scoring", "ahead", sum(costs), len(costs)))
 

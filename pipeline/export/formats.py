@@ -40,8 +40,7 @@ from pipeline.dataset import letor, parts
 from pipeline.dataset.folds import Fold
 from pipeline.export import trec as export_trec
 from pipeline.negatives import arms as arm_names
-from pipeline.run import found
-from pipeline.run.sizes import Dataset, FoldArm
+from pipeline.run.scope import ArmScope, Dataset, FoldScope
 
 Format = Literal["letor", "lightgbm", "trec"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -64,7 +63,7 @@ class Export:
         gains: Of a graded arm's grades.
     """
 
-    item: FoldArm
+    item: ArmScope
     train: list[Path]
     held_out: dict[str, list[Path]]
     model: Path
@@ -104,12 +103,10 @@ def plan(root: Path, *, arm: str, fold: int | None = None) -> Export:
     if not run.config.is_file():
         raise ConfigError(f"{root}: not a run (no config.toml); start with `ranksieve run SOURCE`")
     config = parse(read_toml(run.config), where=str(run.config))
-    chosen = _fold(run, fold)
-    item = FoldArm(chosen, arm_names.parse(_arm(run, arm)))
-    held_out = {"vali": found.split_files(run, chosen.vali), "test": found.split_files(run, chosen.test)}
-    model = run.fold(chosen.prefix).model(item.arm.name)
-    gains = found.gains_of(item.arm, config)
-    return Export(item, found.prepared_files(run, chosen, item.arm), held_out, model, gains)
+    at = FoldScope(run, _fold(run, fold), config)
+    of = ArmScope(at, arm_names.parse(_arm(run, arm)))
+    held_out = {"vali": at.files(at.fold.vali), "test": at.files(at.fold.test)}
+    return Export(of, of.prepared, held_out, at.paths.model(of.arm.name), of.gains)
 
 
 def _fold(run: RunPaths, number: int | None) -> Fold:
@@ -176,7 +173,7 @@ def run(
     with atomic_write(out) as [made]:
         made.mkdir()
         written = _WRITERS[kind](export, made, threads, tell)
-        about = {"run": str(root), "arm": arm, "fold": export.item.fold.number, "format": kind, **written}
+        about = {"run": str(root), "arm": arm, "fold": export.item.at.fold.number, "format": kind, **written}
         facts = {**about, "files": sorted([*(file.name for file in made.iterdir()), CARD])}
         (made / CARD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts

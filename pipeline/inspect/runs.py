@@ -17,7 +17,7 @@ from pipeline.evaluation.verdict import verdict
 from pipeline.inspect.tables import Facts, plain, table_facts
 from pipeline.negatives import arms as arm_names
 from pipeline.report.view import deciding_cutoff
-from pipeline.run.sizes import Dataset
+from pipeline.run.scope import Dataset
 from pipeline.run.steps import KINDS, every_step, kind_of
 
 CHECK_BYTES: Final = 1 << 30

@@ -15,10 +15,10 @@ from pipeline.negatives import arms as arm_names
 from pipeline.negatives import select
 from pipeline.negatives.arms import Arm
 from pipeline.ranker.fit import require_device
-from pipeline.run import found, search, steps
+from pipeline.run import search, steps
 from pipeline.run.events import Progress
 from pipeline.run.execute import Stage, execute, is_intact
-from pipeline.run.sizes import Dataset
+from pipeline.run.scope import Dataset
 
 
 def processors() -> int:
@@ -117,7 +117,7 @@ def ingest(
         execute(steps.ingest(run, source, config), threads=threads, progress=progress)
     dataset = Dataset.of(run)
     for fold in dataset.folds:
-        columns = parts.schema_of(found.split_files(run, fold.train)).names
+        columns = parts.schema_of(parts.split_files(run.dataset, fold.train)).names
         for arm in arms:
             select.require(arm, config.select, columns)
     write_text(run.config, to_toml(config))

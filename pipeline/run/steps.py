@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from pipeline.core.config import Config
 from pipeline.core.paths import RunPaths
-from pipeline.dataset.folds import Fold
 from pipeline.dataset.sources import Source
 from pipeline.negatives.arms import Arm, preferred
-from pipeline.run import found, sizes, work
+from pipeline.run import work
 from pipeline.run.execute import Stage, Step
-from pipeline.run.sizes import Dataset
+from pipeline.run.figures import arm_figures, notices
+from pipeline.run.scope import ArmScope, Dataset, FoldScope
 
 KINDS: Final = (
     "ingest",
@@ -51,50 +51,46 @@ def kind_of(step: str) -> tuple[str, str]:
 def every_step(run: RunPaths, arms: Sequence[Arm], config: Config) -> Iterator[Step]:
     """Yield every step of a run behind ``ingest``, as far as records tell which there are."""
     for fold in Dataset.of(run).folds:
-        yield from fold_steps(run, fold, arms, config)
+        at = FoldScope(run, fold, config)
+        yield from fold_steps(at, arms)
         for arm in arms:
-            yield from arm_steps(run, fold, arm, config)
+            yield from arm_steps(ArmScope(at, arm))
     yield from table_steps(run, arms, config)
 
 
-def fold_steps(run: RunPaths, fold: Fold, arms: Sequence[Arm], config: Config) -> Iterator[Step]:
+def fold_steps(at: FoldScope, arms: Sequence[Arm]) -> Iterator[Step]:
     """Yield the steps that score a fold's training rows; none where no arm needs scores."""
     if any(arm.needs_scores for arm in arms):
-        yield initial(run, fold, config)
-        yield scores(run, fold, config)
+        yield initial(at)
+        yield scores(at)
 
 
-def arm_steps(
-    run: RunPaths, fold: Fold, arm: Arm, config: Config, *, evaluated: Sequence[str] = EVALUATED
-) -> Iterator[Step]:
+def arm_steps(of: ArmScope, *, evaluated: Sequence[str] = EVALUATED) -> Iterator[Step]:
     """Yield the steps of an arm in a fold."""
-    yield choose_and_train(run, fold, arm, config) if arm.chooses_again else selection(run, fold, arm, config)
-    if not found.keeps_everything(run, fold, arm):
-        yield prepared(run, fold, arm)
-    if not arm.chooses_again:
-        yield model(run, fold, arm, config)
-    yield metrics(run, fold, arm, config, evaluated=evaluated)
+    yield choose_and_train(of) if of.arm.chooses_again else selection(of)
+    if not of.keeps_everything:
+        yield prepared(of)
+    if not of.arm.chooses_again:
+        yield model(of)
+    yield metrics(of, evaluated=evaluated)
 
 
-def table_steps(run: RunPaths, arms: Sequence[Arm], config: Config, *, tried: int = 0) -> Iterator[Step]:
+def table_steps(run: RunPaths, arms: Sequence[Arm], config: Config) -> Iterator[Step]:
     """Yield the steps that put the figures of all arms and folds together.
 
     Args:
         run: The run.
         arms: The arms that were trained in every fold.
         config: Every setting.
-        tried: How many arms a search tried; 0: there was none.
     """
-    folds = Dataset.of(run).folds
-    for fold in folds:
-        at = run.fold(fold.prefix)
-        yield _concatenated(
-            run, f"{fold.prefix}metrics", [at.arm_metrics(arm.name) for arm in arms], at.metrics
-        )
-    if len(folds) > 1:
-        yield _concatenated(run, "metrics", [run.fold(fold.prefix).metrics for fold in folds], run.metrics)
+    at = {fold.prefix: run.fold(fold.prefix) for fold in Dataset.of(run).folds}
+    for prefix, paths in at.items():
+        files = [paths.arm_metrics(arm.name) for arm in arms]
+        yield _concatenated(run, f"{prefix}metrics", files, paths.metrics)
+    if len(at) > 1:
+        yield _concatenated(run, "metrics", [paths.metrics for paths in at.values()], run.metrics)
     yield summary(run, arms, config)
-    yield report(run, arms, config, tried=tried)
+    yield report(run, arms, config)
 
 
 # ---- The steps --------------------------------------------------------------------------------------------
@@ -117,132 +113,128 @@ def ingest(run: RunPaths, source: Source, config: Config) -> Step:
     )
 
 
-def initial(run: RunPaths, fold: Fold, config: Config) -> Step:
+def initial(at: FoldScope) -> Step:
     """JUDGMENTS -> the initial rankers of a fold."""
-    repeats = sizes.repeats(config)
+    settings, score = at.initial_settings, at.config.score
     return Step(
-        run,
-        f"{fold.prefix}initial",
+        at.run,
+        f"{at.fold.prefix}initial",
         Stage.SCORE,
-        partial(work.fit_initial, run, fold, config),
-        inputs={"train": found.split_files(run, fold.train)},
+        partial(work.fit_initial, at),
+        inputs={"train": at.train},
         parameters={
-            "ranker": work.initial_settings(run, fold, config).model_dump(),
-            "seed": config.seed,
-            "folds": config.score.folds if repeats else 1,
-            "repeats": repeats,
-            **config.score.model_dump(include={"negatives", "negatives_at_least"}),
-            **_bins_parameter(found.shared_bins(run, fold, config)),
+            "ranker": settings.model_dump(),
+            "seed": at.config.seed,
+            "folds": score.folds if at.repeats else 1,
+            "repeats": at.repeats,
+            **score.model_dump(include={"negatives", "negatives_at_least"}),
+            **_bins_parameter(at.shared_bins),
         },
-        outputs=found.initial_models(run, fold, config),
-        cost=sizes.initial_cost(Dataset.of(run), fold, config),
+        outputs=at.initial_models,
+        cost=at.initial_rows * settings.trees,
     )
 
 
-def scores(run: RunPaths, fold: Fold, config: Config) -> Step:
+def scores(at: FoldScope) -> Step:
     """Initial rankers -> SCORES."""
-    train, models = found.split_files(run, fold.train), found.initial_models(run, fold, config)
     return Step(
-        run,
-        f"{fold.prefix}scores",
+        at.run,
+        f"{at.fold.prefix}scores",
         Stage.SCORE,
-        partial(work.score, run, fold, config),
-        inputs={"train": train, "models": models},
-        parameters={"seed": config.seed, "repeats": max(sizes.repeats(config), 1)},
-        outputs=[run.fold(fold.prefix).scores],
+        partial(work.score, at),
+        inputs={"train": at.train, "models": at.initial_models},
+        parameters={"seed": at.config.seed, "repeats": max(at.repeats, 1)},
+        outputs=[at.paths.scores],
     )
 
 
-def selection(run: RunPaths, fold: Fold, arm: Arm, config: Config) -> Step:
+def selection(of: ArmScope) -> Step:
     """SCORES -> SELECTION of an arm; for `all`, which needs no scores, JUDGMENTS -> SELECTION."""
-    at, train = run.fold(fold.prefix), {"train": found.split_files(run, fold.train)}
-    options, inputs = {}, train
-    if arm.needs_scores:
-        options = arm.options(config.select)
+    at, options, inputs = of.at, {}, {"train": of.at.train}
+    if of.arm.needs_scores:
+        options = of.arm.options(at.config.select)
         # Most arms need the scores alone; the others are made again when the training split changes.
-        inputs = {"scores": [at.scores], **(train if arm.reads(config.select) else {})}
+        inputs = {"scores": [at.paths.scores], **(inputs if of.arm.reads(at.config.select) else {})}
     return Step(
-        run,
-        f"{fold.prefix}selection/{arm.name}",
+        at.run,
+        of.step("selection"),
         Stage.SELECT,
-        partial(work.select, run, fold, arm, config),
+        partial(work.select, of),
         inputs=inputs,
-        parameters={"arm": arm.name, **options, "seed": config.seed},
-        outputs=[at.selection(arm.name)],
+        parameters={"arm": of.arm.name, **options, "seed": at.config.seed},
+        outputs=[at.paths.selection(of.arm.name)],
     )
 
 
-def choose_and_train(run: RunPaths, fold: Fold, arm: Arm, config: Config) -> Step:
+def choose_and_train(of: ArmScope) -> Step:
     """JUDGMENTS + SCORES -> ranker and last SELECTION of an arm whose own ranker decides what it trains on."""
-    at, dataset, vali = run.fold(fold.prefix), Dataset.of(run), found.early_stopping_lists(run, fold, config)
+    at, name, vali = of.at, of.arm.name, of.at.early_stopping_lists
     return Step(
-        run,
-        f"{fold.prefix}model/{arm.name}",
+        at.run,
+        of.step("model"),
         Stage.SELECT,
-        partial(work.choose_and_train, run, fold, arm, config),
-        inputs={"train": found.split_files(run, fold.train), "scores": [at.scores], "vali": vali},
+        partial(work.choose_and_train, of),
+        inputs={"train": at.train, "scores": [at.paths.scores], "vali": vali},
         parameters={
-            "ranker": sizes.ranker_of(dataset, fold, config).model_dump(),
-            "seed": config.seed,
-            "arm": arm.name,
-            **arm.options(config.select),
-            **_cutoff_parameter(vali, config),
+            "ranker": at.ranker().model_dump(),
+            "seed": at.config.seed,
+            "arm": name,
+            **of.arm.options(at.config.select),
+            **({"cutoff": at.cutoff} if vali else {}),
         },
-        outputs=[at.model(arm.name), at.last_scores(arm.name), at.selection(arm.name)],
-        cost=sizes.arm_cost(dataset, fold, arm, config),
+        outputs=[at.paths.model(name), at.paths.last_scores(name), at.paths.selection(name)],
+        cost=of.cost,
     )
 
 
-def prepared(run: RunPaths, fold: Fold, arm: Arm) -> Step:
+def prepared(of: ArmScope) -> Step:
     """SELECTION -> prepared set."""
-    at = run.fold(fold.prefix)
+    paths, name = of.at.paths, of.arm.name
     return Step(
-        run,
-        f"{fold.prefix}prepared/{arm.name}",
+        of.at.run,
+        of.step("prepared"),
         Stage.SELECT,
-        partial(work.prepare, run, fold, arm),
-        inputs={"train": found.split_files(run, fold.train), "selection": [at.selection(arm.name)]},
-        parameters={"bags": arm.bags} if arm.bags > 1 else {},
-        outputs=[at.prepared(arm.name)],
+        partial(work.prepare, of),
+        inputs={"train": of.at.train, "selection": [paths.selection(name)]},
+        parameters={"bags": of.arm.bags} if of.arm.bags > 1 else {},
+        outputs=[paths.prepared(name)],
     )
 
 
-def model(run: RunPaths, fold: Fold, arm: Arm, config: Config) -> Step:
+def model(of: ArmScope) -> Step:
     """Prepared set -> retrained ranker."""
-    dataset, vali = Dataset.of(run), found.early_stopping_lists(run, fold, config)
+    at, arm, vali = of.at, of.arm, of.at.early_stopping_lists
     return Step(
-        run,
-        f"{fold.prefix}model/{arm.name}",
+        at.run,
+        of.step("model"),
         Stage.TRAIN,
-        partial(work.train, run, fold, arm, config),
-        inputs={"rows": found.prepared_files(run, fold, arm), "vali": vali},
+        partial(work.train, of),
+        inputs={"rows": of.prepared, "vali": vali},
         parameters={
-            "ranker": sizes.ranker_of(dataset, fold, config, arm).model_dump(),
-            "seed": config.seed,
+            "ranker": at.ranker(bags=arm.bags).model_dump(),
+            "seed": at.config.seed,
             **({"bags": arm.bags} if arm.bags > 1 else {}),
-            **({"hard_gain": config.select.hard_gain} if arm.graded else {}),
-            **_cutoff_parameter(vali, config),
-            **_bins_parameter(found.model_bins(run, fold, arm, config)),
+            **({"hard_gain": at.config.select.hard_gain} if arm.graded else {}),
+            **({"cutoff": at.cutoff} if vali else {}),
+            **_bins_parameter(of.bins),
         },
-        outputs=[run.fold(fold.prefix).model(arm.name)],
-        cost=sizes.arm_cost(dataset, fold, arm, config),
+        outputs=[at.paths.model(arm.name)],
+        cost=of.cost,
     )
 
 
-def metrics(run: RunPaths, fold: Fold, arm: Arm, config: Config, *, evaluated: Sequence[str]) -> Step:
+def metrics(of: ArmScope, *, evaluated: Sequence[str]) -> Step:
     """Model -> METRICS of an arm."""
-    at, lists = (
-        run.fold(fold.prefix),
-        {split: found.split_files(run, getattr(fold, split)) for split in evaluated},
-    )
+    at, name = of.at, of.arm.name
+    lists = {split: at.files(getattr(at.fold, split)) for split in evaluated}
     return Step(
-        run,
-        f"{fold.prefix}metrics/{arm.name}",
+        at.run,
+        of.step("metrics"),
         Stage.EVALUATE,
-        partial(work.evaluate, run, fold, arm, config, lists),
-        inputs={"model": [at.model(arm.name)], **lists},
-        parameters={"cutoffs": config.evaluate.cutoffs, "fold": fold.number, "arm": arm.name},
-        outputs=[at.arm_metrics(arm.name)],
+        partial(work.evaluate, of, lists),
+        inputs={"model": [at.paths.model(name)], **lists},
+        parameters={"cutoffs": at.config.evaluate.cutoffs, "fold": at.fold.number, "arm": name},
+        outputs=[at.paths.arm_metrics(name)],
     )
 
 
@@ -261,32 +253,32 @@ def _concatenated(run: RunPaths, name: str, files: list[Path], out: Path) -> Ste
 
 def summary(run: RunPaths, arms: Sequence[Arm], config: Config) -> Step:
     """METRICS -> SUMMARY."""
-    there, facts = {arm.name for arm in arms}, [found.arm_facts(run, arm) for arm in arms]
-    for fact in facts:  # a control may not be asked for, and its training can fail
-        fact["control"] = fact["control"] if fact["control"] in there else None
+    there, figures = {arm.name for arm in arms}, [arm_figures(run, arm, config) for arm in arms]
+    for figure in figures:  # a control may not be asked for, and its training can fail
+        figure["control"] = figure["control"] if figure["control"] in there else None
     settings = {
         "seed": config.seed,
         "resamples": config.evaluate.resamples,
-        "cutoff": found.cutoff_of(config),
+        "cutoff": config.evaluate.cutoffs[-1],
         "prefer": preferred(config.select).name,
     }
     return Step(
         run,
         "summary",
         Stage.EVALUATE,
-        partial(work.compare, run.metrics, facts, settings),
+        partial(work.compare, run.metrics, figures, settings),
         inputs={"metrics": [run.metrics]},
-        parameters={**settings, "arms": facts},
+        parameters={**settings, "arms": figures},
         outputs=[run.summary],
     )
 
 
 def report(run: RunPaths, arms: Sequence[Arm], config: Config, *, tried: int = 0) -> Step:
-    """Everything -> the report for a browser."""
+    """Everything -> the report for a browser; ``tried``: how many arms a search tried."""
     document: dict[str, Any] = {
         "dataset": dict(Dataset.of(run).document),
         "config": config.model_dump(mode="json"),
-        "notices": found.notices(run, arms, tried=tried),
+        "notices": notices(run, arms, config, tried=tried),
     }
     return Step(
         run,
@@ -297,10 +289,6 @@ def report(run: RunPaths, arms: Sequence[Arm], config: Config, *, tried: int = 0
         parameters=document,
         outputs=[run.report],
     )
-
-
-def _cutoff_parameter(vali: list[Path], config: Config) -> dict[str, int]:
-    return {"cutoff": found.cutoff_of(config)} if vali else {}
 
 
 def _bins_parameter(bins: Path | None) -> dict[str, str]:

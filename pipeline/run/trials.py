@@ -6,6 +6,7 @@ All that stays of a trial is its validation METRICS: prepared sets of dozens of 
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,45 +19,41 @@ from pipeline.core.files import sha256
 from pipeline.core.paths import RunPaths
 from pipeline.core.records import Facts
 from pipeline.dataset import parts
-from pipeline.dataset.folds import Fold
 from pipeline.negatives import arms as arm_names
 from pipeline.negatives.arms import BASELINE, Arm
-from pipeline.run import found, search, sizes
+from pipeline.run import search
 from pipeline.run.events import Event, Task
 from pipeline.run.execute import Stage, Step, execute
-from pipeline.run.sizes import Dataset
+from pipeline.run.scope import ArmScope, Dataset, FoldScope
 from pipeline.run.steps import arm_steps
 
 
-def trial(run: RunPaths, fold: Fold, arm: Arm, rung: int, config: Config) -> Step:
+def trial(of: ArmScope, rung: int) -> Step:
     """SCORES and JUDGMENTS -> validation METRICS of a candidate trained with the trees of a rung, from 1."""
-    dataset, less = Dataset.of(run), config_of_rung(rung, config)
-    name = _name(fold, arm, rung)
+    at, name = of.at, _name(of, rung)
+    less = replace(of, at=replace(at, config=config_of_rung(rung, at.config)))
+    settings = less.at.config.select
     return Step(
-        run=run,
-        name=name,
-        stage=Stage.SELECT,
-        work=partial(_try, run, fold, arm, less),
-        inputs={
-            "train": found.split_files(run, fold.train),
-            "scores": [run.fold(fold.prefix).scores],
-            "vali": found.split_files(run, fold.vali),
-        },
+        at.run,
+        name,
+        Stage.SELECT,
+        partial(_try, less),
+        inputs={"train": at.train, "scores": [at.paths.scores], "vali": at.files(at.fold.vali)},
         parameters={
-            "arm": arm.name,
-            "ranker": sizes.ranker_of(dataset, fold, less, arm).model_dump(),
-            "seed": less.seed,
-            "cutoff": found.cutoff_of(less),
-            "fold": fold.number,
-            **arm.options(less.select),
-            "hard_gain": less.select.hard_gain,
+            "arm": of.arm.name,
+            "ranker": less.at.ranker(bags=of.arm.bags).model_dump(),
+            "seed": at.config.seed,
+            "cutoff": at.cutoff,
+            "fold": at.fold.number,
+            **of.arm.options(settings),
+            "hard_gain": settings.hard_gain,
         },
-        outputs=[run.trial(name)],
-        cost=sizes.arm_cost(dataset, fold, arm, less),
+        outputs=[at.run.trial(name)],
+        cost=less.cost,
     )
 
 
-def _try(run: RunPaths, fold: Fold, arm: Arm, config: Config, task: Task) -> Facts:
+def _try(of: ArmScope, task: Task) -> Facts:
     """Execute an arm's steps in a scratch directory and keep its METRICS."""
 
     def pass_on(event: Event) -> None:
@@ -64,14 +61,14 @@ def _try(run: RunPaths, fold: Fold, arm: Arm, config: Config, task: Task) -> Fac
             task.advance(event.amount)
 
     with _scratch(task.out[0]) as directory:
-        there = RunPaths(directory, shared=run.root)
-        steps = arm_steps(there, fold, arm, config, evaluated=("vali",))
+        there = replace(of, at=replace(of.at, run=RunPaths(directory, shared=of.at.run.root)))
+        steps = arm_steps(there, evaluated=("vali",))
         records = {step.name: execute(step, threads=task.threads, progress=pass_on) for step in steps}
-        at, trained = there.fold(fold.prefix), records[f"{fold.prefix}model/{arm.name}"]
-        at.arm_metrics(arm.name).replace(task.out[0])
+        trained = records[of.step("model")]
+        there.at.paths.arm_metrics(of.arm.name).replace(task.out[0])
         return {
-            "rows": (found.selection_facts(there, fold, arm) or {})["rows"],
-            "model": sha256(at.model(arm.name)),
+            "rows": (there.selection or {})["rows"],
+            "model": sha256(there.at.paths.model(of.arm.name)),
             "trees": trained.facts["trees"],
             "train_seconds": trained.facts["train_seconds"],
             "peak_memory_mb": trained.peak_memory_mb,
@@ -102,7 +99,7 @@ def rank_rung(
         failed: Those that LightGBM failed on.
 
     Returns:
-        As :func:`pipeline.run.search.promote`, and ``trees``.
+        What :func:`pipeline.run.search.promote` returns, and ``trees``.
     """
     counts = search.trees(config.search, of=config.ranker.trees)
     keep = search.survivors(config.search, len(arms), last=rung == len(counts))
@@ -114,31 +111,35 @@ def rank_rung(
 
 def _outcome(run: RunPaths, arm: Arm, rung: int, config: Config) -> dict[str, Any]:
     """Return a candidate's row for the ranking: rows over all folds, NDCG over all their validation queries."""
-    steps = [trial(run, fold, arm, rung, config) for fold in Dataset.of(run).folds]
+    steps = [trial(of, rung) for of in _in_folds(run, arm, config)]
     facts = [step.record.facts for step in steps if step.record is not None]
     files = [output for step in steps for output in step.outputs]
     return {
         "arm": arm.name,
         "rows": sum(fact["rows"] for fact in facts),
-        "ndcg_vali": search.mean_ndcg(files, cutoff=found.cutoff_of(config)),
+        "ndcg_vali": search.mean_ndcg(files, cutoff=config.evaluate.cutoffs[-1]),
         "model": " ".join(fact["model"] for fact in facts),
     }
 
 
-def search_table(run: RunPaths, rungs: Sequence[pl.DataFrame]) -> Step:
+def _in_folds(run: RunPaths, arm: Arm, config: Config) -> list[ArmScope]:
+    return [ArmScope(FoldScope(run, fold, config), arm) for fold in Dataset.of(run).folds]
+
+
+def search_table(run: RunPaths, rungs: Sequence[pl.DataFrame], config: Config) -> Step:
     """Validation METRICS of every trial -> SEARCH."""
     tried = search.concat_rungs(rungs)
     done = tried.filter(pl.col("ndcg_vali").is_not_null())
     files = [
-        run.trial(_name(fold, arm_names.parse(arm), rung))
+        run.trial(_name(of, rung))
         for arm, rung in zip(done["arm"], done["rung"], strict=True)
-        for fold in Dataset.of(run).folds
+        for of in _in_folds(run, arm_names.parse(arm), config)
     ]
     return Step(
-        run=run,
-        name="search",
-        stage=Stage.SELECT,
-        work=partial(_write_search, tried),
+        run,
+        "search",
+        Stage.SELECT,
+        partial(_write_search, tried),
         inputs={"metrics": files},
         parameters={"explored": tried.to_dicts()},
         outputs=[run.search],
@@ -160,9 +161,9 @@ def config_of_rung(rung: int, config: Config) -> Config:
     """Return the settings of a rung: fewer trees, and the deciding cutoff alone."""
     trees = search.trees(config.search, of=config.ranker.trees)[rung - 1]
     ranker = config.ranker.model_copy(update={"trees": trees})
-    evaluate = config.evaluate.model_copy(update={"cutoffs": (found.cutoff_of(config),)})
+    evaluate = config.evaluate.model_copy(update={"cutoffs": config.evaluate.cutoffs[-1:]})
     return config.model_copy(update={"ranker": ranker, "evaluate": evaluate})
 
 
-def _name(fold: Fold, arm: Arm, rung: int) -> str:
-    return f"search/rung-{rung}/{fold.prefix}{arm.name}"
+def _name(of: ArmScope, rung: int) -> str:
+    return f"search/rung-{rung}/{of.at.fold.prefix}{of.arm.name}"

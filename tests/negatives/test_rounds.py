@@ -1,5 +1,7 @@
 """Arms with rounds: what each round adds, the ranker of the last one, and the run's files."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -12,7 +14,7 @@ from pipeline.negatives import arms
 from pipeline.negatives.select import Selector
 from pipeline.ranker import binning as binned
 from pipeline.ranker.fit import bin_rows, parameters
-from pipeline.run.sizes import Dataset, arm_cost, arm_rows
+from pipeline.run.scope import ArmScope, Dataset, FoldScope
 from tests.conftest import SMALL
 from tests.negatives.test_dynamic import CONFIG, frame_of, run, scores_like, split
 from tests.samples import scores_of, write_letor_source
@@ -168,18 +170,20 @@ def test_progress_counts_the_trees_of_all_rounds(whole):
     root, events = whole
     step = "model/false-positive-20-guard75-rounds3"
     (announced,) = (event.amount for event in events if event.step == step and event.state == "start")
-    dataset, arm = Dataset.of(RunPaths(root)), arms.parse(step.partition("/")[2])
-    assert announced == arm_rows(dataset, dataset.folds[0], arm) * 15
+    at = FoldScope(RunPaths(root), Dataset.of(RunPaths(root)).folds[0], parse(SMALL))
+    assert announced == ArmScope(at, arms.parse(step.partition("/")[2])).rows * 15
     assert (
         sum(event.amount for event in events if event.step == step and event.state == "advance") <= announced
     )
 
 
-def test_work_counts_the_rows_that_each_round_asks_for():
+def test_work_counts_the_rows_that_each_round_asks_for(tmp_path):
     """A hundred rows, 20 positive, and 10 % for three rounds: 28, 36 and 44 rows, 100 trees each."""
     splits = {"train": {"rows": 100, "negatives": 80, "queries": 5}, "vali": {}, "test": {}}
-    arm = arms.parse("false-positive-10-rounds3")
-    dataset = Dataset({"splits": splits})
-    rows = arm_rows(dataset, dataset.folds[0], arm)
-    assert rows == pytest.approx((28 + 36 + 44) / 3)
-    assert arm_cost(dataset, dataset.folds[0], arm, parse({})) == pytest.approx(rows * 300)
+    run = RunPaths(tmp_path)
+    run.dataset.mkdir()
+    run.dataset_card.write_text(json.dumps({"splits": splits}))
+    at = FoldScope(run, Dataset.of(run).folds[0], parse({}))
+    of = ArmScope(at, arms.parse("false-positive-10-rounds3"))
+    assert of.rows == pytest.approx((28 + 36 + 44) / 3)
+    assert of.cost == pytest.approx(of.rows * 300)

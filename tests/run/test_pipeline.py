@@ -22,7 +22,8 @@ from pipeline.core.errors import BusyError, ConfigError, SourceError, StorageErr
 from pipeline.core.paths import RunPaths
 from pipeline.run.events import Event, Progress, Task
 from pipeline.run.execute import Stage
-from pipeline.run.sizes import Dataset, initial_cost, initial_rankers, initial_rows, initial_trees
+from pipeline.run.scope import Dataset, FoldScope
+from pipeline.run.steps import initial
 from tests.filesystem import fill, small_disk
 from tests.samples import write_letor_source
 
@@ -637,14 +638,14 @@ def test_a_failed_initial_ranker_ends_the_run(source: Path, copy: Path) -> None:
 def test_progress_of_the_initial_rankers_adds_up(source: Path, copy: Path, setting: str, quick: None) -> None:
     """When all trees of all rankers are told, the work done is the work announced."""
     config = parse(override(SETTINGS, [setting]))
-    [fold], dataset = Dataset.of(RunPaths(copy)).folds, Dataset.of(RunPaths(copy))
+    [fold] = Dataset.of(RunPaths(copy)).folds
+    at = FoldScope(RunPaths(copy), fold, config)
     told: list[float] = []
     task = Task("initial", [], 1, lambda event: told.append(event.amount))
-    rankers, trees = initial_rankers(config), initial_trees(config)
-    tell = task.trees_done(initial_rows(dataset, fold, config) / rankers)
-    for done in (1, rankers * trees):
+    tell = task.trees_done(at.initial_rows / at.initial_rankers)
+    for done in (1, at.initial_rankers * at.initial_settings.trees):
         tell(done)
-    assert sum(told) == pytest.approx(initial_cost(dataset, fold, config))
+    assert sum(told) == pytest.approx(initial(at).cost)
 
 
 # ---- The disk --------------------------------------------------------------------------------------------

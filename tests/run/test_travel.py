@@ -20,7 +20,7 @@ from pipeline.negatives.arms import parse as arm_of
 from pipeline.run import steps, trials
 from pipeline.run.events import EventFile
 from pipeline.run.execute import Step
-from pipeline.run.sizes import Dataset
+from pipeline.run.scope import ArmScope, Dataset, FoldScope
 from tests.samples import write_letor_source
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -105,7 +105,7 @@ def test_trials_of_a_search_travel(finished: Path) -> None:
     """A trial is a step as others are."""
     run, config = RunPaths(finished), parse(SETTINGS)
     for fold in Dataset.of(run).folds:
-        step = trials.trial(run, fold, arm_of("top-20"), 1, config)
+        step = trials.trial(ArmScope(FoldScope(run, fold, config), arm_of("top-20")), 1)
         assert same(pickle.loads(pickle.dumps(step)), step)
 
 
