@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import polars as pl
 from rich.console import Console
 
 from flows.cli.progress import ProgressDisplay, follow
-from flows.cli.summary_screen import show_search, show_summary
 from flows.stages import Outcome, run_pipeline
 from pipeline.core.config import Config, override, parse, read_toml
 from pipeline.core.errors import SourceError
 from pipeline.core.paths import RunPaths
 from pipeline.dataset.letor import must_compile
-from pipeline.run import search, start
+from pipeline.run import start
 from pipeline.run.execute import Stage
 
 # Outside a terminal nothing says how wide the reader's screen is; the table needs this much.
@@ -117,11 +115,14 @@ def _print(
     outcome: Outcome, last_stage: Stage, *, names: Sequence[str], config: Config, search_arms: bool
 ) -> None:
     if outcome.compared:
+        from flows.cli.summary_screen import show_search, show_summary
+        from pipeline.run.search import candidates
+
         if search_arms:
             show_search(OUT, outcome.root)
         show_summary(OUT, outcome.root)
         if last_stage is Stage.REPORT and not (names or search_arms):
-            count = len(search.candidates(config.search))
+            count = len(candidates(config.search))
             OUT.print(f"  {'wider':14} the same command with --search tries {count} arms", highlight=False)
     elif not last_stage.reaches(Stage.EVALUATE):
         OUT.print(f"done: {outcome.root}", highlight=False, soft_wrap=True)
@@ -129,6 +130,8 @@ def _print(
 
 def _print_json(outcome: Outcome, last_stage: Stage, *, search_arms: bool) -> None:
     """Print SUMMARY where the run was to have one; no rows where every arm failed."""
+    import polars as pl
+
     document: dict[str, Any] = {"run": str(outcome.root)}
     if last_stage.reaches(Stage.EVALUATE):
         summary = RunPaths(outcome.root).summary

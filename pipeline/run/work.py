@@ -1,15 +1,13 @@
 """The work of each kind of step: the stage's function, called with the files of a run.
 
-A step carries one of these functions and its first arguments to wherever it is executed.
+A step carries one of these functions and its first arguments to wherever it is executed. Stages that come late in a run
+are imported when they are asked for: reading alone starts sooner.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from pipeline import report as report_stage
 from pipeline.core.config import Config, RankerConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import RunPaths
@@ -17,9 +15,6 @@ from pipeline.core.records import Facts
 from pipeline.dataset import ingest as ingest_stage
 from pipeline.dataset import letor, parts
 from pipeline.dataset.sources import Source, is_parquet
-from pipeline.evaluation import compare as compare_stage
-from pipeline.evaluation import evaluate as evaluate_stage
-from pipeline.negatives import dynamic
 from pipeline.negatives import prepare as prepare_stage
 from pipeline.negatives import select as select_stage
 from pipeline.ranker import score as score_stage
@@ -96,6 +91,8 @@ def select(of: ArmScope, task: Task) -> Facts:
 
 def choose_and_train(of: ArmScope, task: Task) -> Facts:
     """Train the ranker of an arm that chooses again; write it, the scores it last chose by, and that choice."""
+    from pipeline.negatives import dynamic
+
     at, arm, select, seed = of.at, of.arm, of.at.config.select, of.at.config.seed
     (model, last_scores, selection), settings = task.out, at.ranker()
     facts = dynamic.run(
@@ -161,15 +158,17 @@ def train(of: ArmScope, task: Task) -> Facts:
 
 def evaluate(of: ArmScope, lists: Mapping[str, list[Path]], task: Task) -> Facts:
     """Evaluate the ranker of an arm on lists of the dataset."""
+    from pipeline.evaluation import evaluate as evaluate_stage
+
     model, cutoffs = of.at.paths.model(of.arm.name), of.at.config.evaluate.cutoffs
     arm, fold, threads = of.arm.name, of.at.fold.number, task.threads
-    return evaluate_stage.run(
-        model, lists, task.out[0], arm=arm, fold=fold, cutoffs=cutoffs, threads=threads
-    )
+    return evaluate_stage.run(model, lists, task.out[0], arm=arm, fold=fold, cutoffs=cutoffs, threads=threads)
 
 
 def concat_metrics(files: list[Path], task: Task) -> Facts:
     """Put METRICS of arms or folds together, in the order of the files."""
+    from pipeline.evaluation import evaluate as evaluate_stage
+
     return evaluate_stage.concat_metrics(files, task.out[0])
 
 
@@ -177,11 +176,17 @@ def compare(
     metrics: Path, arms: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], task: Task
 ) -> Facts:
     """Compare the arms."""
+    import polars as pl
+
+    from pipeline.evaluation import compare as compare_stage
+
     return compare_stage.run(metrics, pl.DataFrame(list(arms)), task.out[0], **settings)
 
 
 def report(run: RunPaths, document: dict[str, Any], task: Task) -> Facts:
     """Write the report for a browser."""
+    from pipeline import report as report_stage
+
     return report_stage.run(run.summary, run.metrics, task.out[0], **document)
 
 
