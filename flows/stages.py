@@ -219,7 +219,7 @@ def _announce(
 def _running(run: RunPaths, command: str, progress: Progress | None) -> Iterator[Progress]:
     """Lock a run, give what takes its events, and write the manifest when it ends, well or badly."""
     events = EventFile(run.events)
-    with lock_run(run.root, command=command), processes.reused(), events.kept():
+    with lock_run(run.root, command=command), processes.worker_pool(), events.kept():
         try:
             yield progress or events
         except BaseException:

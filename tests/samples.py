@@ -81,11 +81,11 @@ def schema_for(frame: pl.DataFrame) -> pa.Schema:
     return kind(len(tables.features_of(frame.columns)), qid=qid, doc_id="doc_id" in frame.columns)
 
 
-def write_part(path: Path, frame: pl.DataFrame) -> Path:
-    """Write ``frame`` as one part, as the stages do; returns ``path``."""
+def write_part(path: Path, frame: pl.DataFrame, *, rows: int | None = None) -> Path:
+    """Write ``frame`` as one part, as the stages do, in row groups of about ``rows``; returns ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = schema_for(frame)
-    with parts.PartWriter(path, schema) as writer:
+    with parts.PartWriter(path, schema, rows=rows) as writer:
         writer.write(parts.conform(frame.to_arrow(), schema))
     return path
 

@@ -18,12 +18,14 @@ choice draws afresh what it draws at random. The work is done in :mod:`pipeline.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipeline.core.config import RankerConfig, SelectConfig
 from pipeline.negatives.arms import Arm
-from pipeline.ranker import processes as child
+from pipeline.ranker import processes
 from pipeline.ranker.fit import parameters
+
+_WORKER: Final = "pipeline.negatives.dynamic_worker"
 
 
 def run(
@@ -40,7 +42,7 @@ def run(
     cutoff: int,
     bins: Path | None,
     threads: int,
-    trees_done: child.TreesDone | None = None,
+    trees_done: processes.TreesDone | None = None,
 ) -> dict[str, Any]:
     """Train the ranker of an arm that chooses again; write the model, and the scores its last choice went by.
 
@@ -58,7 +60,7 @@ def run(
         cutoff: Rank at which the validation NDCG is cut.
         bins: Binned features of ``files``; None: they are binned for this training.
         threads: Threads to train with; neither file depends on it.
-        trees_done: Told the number of trees so far, over all rankers.
+        trees_done: Called with the number of trees so far, over all rankers.
 
     Returns:
         The training's facts: those of :func:`pipeline.ranker.train.run`, and ``rounds``, how often it chose. Trees and
@@ -70,12 +72,12 @@ def run(
     """
     job = {
         "do": "boost" if arm.rounds == 1 else "retrain",
-        "files": [str(file) for file in files],
-        "scores": str(scores),
-        "bins": None if bins is None else str(bins),
-        "vali": [str(file) for file in vali] if config.early_stopping else [],
-        "model": str(model),
-        "ranked": str(ranked),
+        "files": list(files),
+        "scores": scores,
+        "bins": bins,
+        "vali": list(vali) if config.early_stopping else [],
+        "model": model,
+        "ranked": ranked,
         "arm": arm.name,
         "select": select.model_dump(mode="json"),
         "parameters": {**parameters(config, seed=seed), "metric": "none"},
@@ -84,12 +86,5 @@ def run(
         "early_stopping": config.early_stopping,
         "cutoff": cutoff,
     }
-    done = child.run(
-        "pipeline.negatives.dynamic_worker",
-        job,
-        threads=threads,
-        what=f"training arm {arm.name!r}",
-        trees_done=trees_done,
-    )
-    facts = {name: done[name] for name in ("rows", "trees", "rounds", "peak_memory_mb")}
-    return {**facts, "train_seconds": done["seconds"]}
+    what = f"training arm {arm.name!r}"
+    return processes.run(_WORKER, job, threads=threads, what=what, trees_done=trees_done)

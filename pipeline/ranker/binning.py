@@ -1,7 +1,6 @@
 """Parquet -> binned features: LightGBM's own data set, made a row group at a time and kept as its binary file.
 
-Binning is most of what a training spends before its first tree, and trainings on parts of one split bin the
-same rows again and again. Here the split is binned once; a training loads the bins and takes its rows out.
+A split is binned once, and each training on a part of it loads the bins and takes its rows out.
 
 The bins depend on the rows, ``max_bin`` and the device, and on nothing else: not on the row groups, the number
 of threads or the rows a leaf must hold (``feature_pre_filter`` is off, which drops no feature that could split).
@@ -13,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipeline.core import rng
 from pipeline.core.errors import StorageError
@@ -22,14 +20,12 @@ from pipeline.core.tables import features_of
 from pipeline.dataset import parts
 
 SAMPLE_ROWS: Final = 200_000
-"""Rows that bin boundaries are found on, as LightGBM does by default; all rows where there are fewer."""
+"""Rows that bin boundaries are found on, LightGBM's default; all rows where there are fewer."""
 _SAMPLE_VALUES: Final = 12 << 20
 """Values that bin boundaries are found on, at most: 101 MB in double precision."""
 _ZERO: Final = 1e-35
-"""LightGBM takes what is no larger for zero, and finds bins on the other values and the number of zeros."""
+"""LightGBM treats smaller magnitudes as zero; it finds bins on the other values and the number of zeros."""
 _SEED: Final = 1
-
-Floats = npt.NDArray[np.float32]
 
 
 def settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,13 +34,20 @@ def settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: parameters[name] for name in names if name in parameters}, "feature_pre_filter": False}
 
 
-def build(files: Sequence[Path], *, parameters: Mapping[str, Any], read: parts.Read | None = None) -> Any:
+def build(
+    files: Sequence[Path],
+    *,
+    parameters: Mapping[str, Any],
+    read: parts.Read | None = None,
+    sample_rows: int = SAMPLE_ROWS,
+) -> Any:
     """Bin every row of Parquet parts, and keep its label; memory holds the bins and one row group.
 
     Args:
         files: The parts, with ``label`` and features.
         parameters: LightGBM's parameters; :func:`settings` says which count.
-        read: Reads them, where that is not from ``files``.
+        read: Yields the row groups; defaults to reading ``files``.
+        sample_rows: Rows to find bin boundaries on, at most.
 
     Returns:
         A constructed ``lightgbm.Dataset`` without queries and weights.
@@ -55,10 +58,13 @@ def build(files: Sequence[Path], *, parameters: Mapping[str, Any], read: parts.R
     rows = parts.count_rows(files)
     read = read or (lambda names: parts.row_groups(files, columns=names))
     dataset = lightgbm.Dataset(None, params=settings(parameters))
-    dataset._init_from_sample(*_sample(read, features, rows), rows)
+    dataset._init_from_sample(*_sample(read, features, rows, sample_rows), rows)
     labels = []
     for table in read(["label", *features]):
-        dataset._push_rows(_matrix(table, features))
+        matrix = np.empty((table.num_rows, len(features)), dtype=np.float32)
+        for number, name in enumerate(features):
+            matrix[:, number] = table[name].to_numpy()
+        dataset._push_rows(matrix)
         labels.append(table["label"].to_numpy())
         del table  # before the next is read
     dataset.set_label(np.concatenate(labels))
@@ -66,7 +72,7 @@ def build(files: Sequence[Path], *, parameters: Mapping[str, Any], read: parts.R
 
 
 def save(dataset: Any, path: Path) -> None:
-    """Write LightGBM's binary file, and read it back: LightGBM does not notice when a disk is full.
+    """Write LightGBM's binary file, and read it back, as LightGBM does not notice a full disk.
 
     Raises:
         StorageError: It cannot be written.
@@ -75,7 +81,7 @@ def save(dataset: Any, path: Path) -> None:
 
     with storage_errors(path):
         path.touch()
-        path.unlink()  # LightGBM writes over no file
+        path.unlink()  # LightGBM does not overwrite
     dataset.save_binary(path)
     try:
         load(path, dataset.params)
@@ -91,7 +97,7 @@ def load(path: Path, parameters: Mapping[str, Any]) -> Any:
 
 
 def take(
-    full: Any,
+    split: Any,
     rows: npt.NDArray[np.integer[Any]] | None,
     queries: npt.NDArray[np.int32],
     *,
@@ -101,16 +107,16 @@ def take(
     """Return rows of a binned split as a ``lightgbm.Dataset`` to train on.
 
     Args:
-        full: What :func:`build` or :func:`load` returned.
-        rows: Places of the rows, rising; None: all.
-        queries: Rows of each query among them, in order.
+        split: What :func:`build` or :func:`load` returned.
+        rows: Places of the rows, ascending; None: all.
+        queries: Number of rows of each query among them, in order.
         weight: One per row taken; None: 1.
         start: Scores to boost from, one per row taken; None: 0.
     """
-    data = full
+    data = split
     if rows is not None:
-        data = full.subset(())
-        data.used_indices = rows.astype(np.int32)  # which subset() itself would sort, number by number
+        data = split.subset(())
+        data.used_indices = rows.astype(np.int32)  # subset() itself would sort them in Python
         data.construct()
     data.set_group(queries)
     if (weight := unless_one(weight)) is not None:
@@ -126,17 +132,17 @@ def unless_one(weight: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32
 
 
 def _sample(
-    read: parts.Read, features: Sequence[str], rows: int
+    read: parts.Read, features: Sequence[str], rows: int, sample_rows: int
 ) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.int32]], int]:
-    """Return, per feature, the sampled values that are not zero and their places in the sample; and its size.
+    """Return, per feature, the sampled values other than zero and their places in the sample; and its size.
 
-    A row is in the sample for its number alone, so that row groups change nothing.
+    A row is drawn by its number alone, so that the sample does not depend on row groups.
     """
-    most = min(SAMPLE_ROWS, _SAMPLE_VALUES // max(len(features), 1))
+    most = min(sample_rows, _SAMPLE_VALUES // max(len(features), 1))
     chosen = np.arange(rows)
     if rows > most:
         chosen = np.flatnonzero(rng.uniform(chosen, seed=_SEED, stream="bins") < most / rows)
-    # Memory that nothing is written to costs nothing, and most features have many zeros.
+    # Empty arrays take no memory until they are written, and most features have many zeros.
     values = [np.empty(len(chosen)) for _ in features]
     found = np.zeros(len(features), dtype=np.int64)
     first = 0
@@ -149,14 +155,6 @@ def _sample(
             found[number] += len(column)
         first += table.num_rows
         del table
-    # LightGBM looks at the places when it bundles features, and here it never does.
+    # LightGBM reads the places only to bundle features, which is off.
     places = np.arange(len(chosen), dtype=np.int32)
     return [v[:n] for v, n in zip(values, found, strict=True)], [places[:n] for n in found], len(chosen)
-
-
-def _matrix(table: pa.Table, features: Sequence[str]) -> Floats:
-    """Return a row group's features, row after row."""
-    matrix = np.empty((table.num_rows, len(features)), dtype=np.float32)
-    for number, name in enumerate(features):
-        matrix[:, number] = table[name].to_numpy()
-    return matrix

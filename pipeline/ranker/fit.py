@@ -1,55 +1,34 @@
-"""LambdaMART, fitted in a child process (:mod:`pipeline.ranker.worker`).
+"""LambdaMART, fitted in a worker process (:mod:`pipeline.ranker.worker`).
 
-Models do not depend on the thread count: histograms are built column by column
-(``deterministic``, ``force_col_wise``) and the number of threads reaches LightGBM through the environment, so
-that it is not written into the model file.
+Models do not depend on the thread count: histograms are built column by column (``deterministic``,
+``force_col_wise``), and the number of threads reaches LightGBM through the environment, so that it is not written
+into the model file.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.core.errors import DeviceError, TrainingError
-from pipeline.ranker import processes as child
+from pipeline.ranker import processes
 from pipeline.ranker.processes import TreesDone
 
-if TYPE_CHECKING:  # the child does without the settings' models, which take a while to import
+if TYPE_CHECKING:  # the worker does without the settings' models, which take a while to import
     from pipeline.core.config import Device, RankerConfig
 
 MAX_QUERY_ROWS: Final = 10_000
 """LightGBM refuses a query with more rows."""
 
-__all__ = [
-    "MAX_QUERY_ROWS",
-    "Fit",
-    "Training",
-    "TreesDone",
-    "fit",
-    "fit_all",
-    "parameters",
-    "require_device",
-]
+MAX_CONCURRENT: Final = 4
+"""Rankers that one worker trains at a time, at most: each holds its rows in memory."""
 
-CHILD: Final = "pipeline.ranker.worker"
-
-SIDE_BY_SIDE: Final = 4
-"""Rankers that a child trains at a time, at most: each holds its rows, and beyond a few memory counts for more."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a training reports: trees kept, rows, wall seconds of reading, binning and boosting, peak memory in MB."""
-
-    trees: int
-    rows: int
-    seconds: float
-    peak_memory_mb: int
+_WORKER: Final = "pipeline.ranker.worker"
 
 
 @dataclass(frozen=True)
 class Training:
-    """One of the rankers that a child trains.
+    """A ranker to train.
 
     Attributes:
         files: Parquet parts with ``qid``, ``label``, features and, where there is one, ``weight`` and
@@ -86,136 +65,77 @@ def parameters(config: "RankerConfig", *, seed: int) -> dict[str, Any]:
     }
 
 
-def fit(
-    files: Sequence[Path],
-    model: Path,
-    *,
-    config: "RankerConfig",
-    seed: int,
-    threads: int,
-    rows: Path | None = None,
-    bins: Path | None = None,
-    vali: Sequence[Path] = (),
-    cutoff: int = 10,
-    what: str = "the ranker",
-    trees_done: TreesDone | None = None,
-) -> Fit:
-    """Train a LambdaMART ranker in a child process and write it as LightGBM text.
-
-    Args:
-        files: Parquet parts with ``qid``, ``label``, features and, where there is one, ``weight``; each
-            query's rows are contiguous.
-        model: The model file to write.
-        config: The ranker's settings.
-        seed: LightGBM's seed.
-        threads: Threads of the child.
-        rows: Parquet file with a ``row_id`` column: train on these rows only.
-        bins: Binned features of ``files``, from :func:`bin_rows` with the same settings, to save binning them.
-        vali: Parts to stop early on, when ``config.early_stopping`` is above 0.
-        cutoff: Rank at which the validation NDCG is cut.
-        what: What is trained, for error messages.
-        trees_done: Told the number of trees so far.
-
-    Raises:
-        TrainingError: LightGBM refused the data, failed or crashed.
-        StorageError: The model cannot be written.
-    """
-    return fit_all(
-        [Training(files, model, rows)], config=config, seed=seed, threads=threads, bins=bins, vali=vali,
-        cutoff=cutoff, what=what, trees_done=trees_done,
-    )  # fmt: skip
-
-
 def fit_all(
     trainings: Sequence[Training],
     *,
     config: "RankerConfig",
     seed: int,
     threads: int,
-    together: Path | None = None,
+    merged_model: Path | None = None,
     bins: Path | None = None,
     vali: Sequence[Path] = (),
     cutoff: int = 10,
     gains: Sequence[float] = (),
     what: str = "the rankers",
     trees_done: TreesDone | None = None,
-) -> Fit:
-    """Train several rankers, in one child process: side by side where there are threads, a few at a time.
+) -> dict[str, Any]:
+    """Train LambdaMART rankers in one worker process, and write each as LightGBM's text.
 
     Args:
         trainings: What to train on and what to write.
         config: The rankers' settings.
         seed: LightGBM's seed, the same for all.
         threads: Threads in all; the models do not depend on it.
-        together: Write one model with the trees of all here, which scores with the sum of their scores, instead
-            of a model for each (bootstrap aggregating: Breiman, "Bagging Predictors", 1996).
-        bins: Binned features of the files, the same for all trainings.
-        vali: As in :func:`fit`.
-        cutoff: As in :func:`fit`.
+        merged_model: Write one model here with the trees of all, which scores with the sum of their scores,
+            instead of a model for each (bootstrap aggregating: Breiman, "Bagging Predictors", 1996).
+        bins: Binned features of the files, from :func:`bin_rows` with the same settings, the same for all.
+        vali: Parts to stop early on, when ``config.early_stopping`` is above 0.
+        cutoff: Rank at which the validation NDCG is cut.
         gains: For files with grades: the gain of each. The labels of ``vali`` become grades, too.
         what: What is trained, for error messages.
-        trees_done: Told the number of trees so far, over all rankers.
+        trees_done: Called with the number of trees so far, over all rankers.
 
     Returns:
-        Trees and rows summed over the rankers, the wall seconds of all, and the peak memory.
+        The training's facts: ``trees`` kept and ``rows``, summed over the rankers, ``train_seconds`` of reading,
+        binning and boosting (wall), ``peak_memory_mb``.
 
     Raises:
         TrainingError: LightGBM refused the data, failed or crashed.
         StorageError: A model cannot be written.
     """
-    # A small training does not fill two threads; the OpenCL device takes one at a time.
-    side_by_side = min(threads, len(trainings), SIDE_BY_SIDE) if config.device == "cpu" else 1
+    concurrent, threads = share_threads(len(trainings), threads=threads, device=config.device)
+    extra = {"eval_at": [cutoff], **({"label_gain": list(gains)} if gains else {})}
     job = {
         "do": "train",
-        "trainings": [
-            {
-                "files": [str(file) for file in one.files],
-                "rows": None if one.rows is None else str(one.rows),
-                "model": str(one.model),
-            }
-            for one in trainings
-        ],
-        "together": None if together is None else str(together),
-        "bins": None if bins is None else str(bins),
-        "vali": [str(file) for file in vali] if config.early_stopping else [],
-        "parameters": {
-            **parameters(config, seed=seed),
-            "eval_at": [cutoff],
-            **({"label_gain": list(gains)} if gains else {}),
-        },
+        "trainings": [asdict(training) for training in trainings],
+        "merged_model": merged_model,
+        "bins": bins,
+        "vali": list(vali) if config.early_stopping else [],
+        "parameters": {**parameters(config, seed=seed), **extra},
         "trees": config.trees,
         "early_stopping": config.early_stopping,
-        "side_by_side": side_by_side,
+        "concurrent": concurrent,
     }
-    result = child.run(
-        CHILD, job, threads=threads // side_by_side, what=f"training {what}", trees_done=trees_done
-    )
-    return Fit(**result)
+    return processes.run(_WORKER, job, threads=threads, what=f"training {what}", trees_done=trees_done)
+
+
+def share_threads(rankers: int, *, threads: int, device: "Device") -> tuple[int, int]:
+    """Return how many rankers to train at a time, and the threads of each: a small one does not fill two."""
+    concurrent = min(threads, rankers, MAX_CONCURRENT) if device == "cpu" else 1
+    return concurrent, threads // concurrent
 
 
 def bin_rows(files: Sequence[Path], out: Path, *, config: "RankerConfig", threads: int) -> dict[str, Any]:
-    """Bin the features of Parquet parts in a child process and write LightGBM's binary file.
+    """Bin the features of Parquet parts in a worker process and write LightGBM's binary file.
 
-    Args:
-        files: The parts, with ``label`` and features.
-        out: The file to write; its bytes depend on the rows, ``config.max_bin`` and ``config.device`` alone.
-        config: The ranker's settings.
-        threads: Threads of the child.
-
-    Returns:
-        ``rows``, wall ``seconds``, ``peak_memory_mb``.
+    Its bytes depend on the rows, ``config.max_bin`` and ``config.device`` alone. Returns its number of ``rows``.
 
     Raises:
         TrainingError: LightGBM refused the data, failed or crashed.
         StorageError: The file cannot be written.
     """
-    job = {
-        "do": "bin",
-        "files": [str(file) for file in files],
-        "bins": str(out),
-        "parameters": parameters(config, seed=0),
-    }
-    return child.run(CHILD, job, threads=threads, what="binning the training split")
+    job = {"do": "bin", "files": list(files), "bins": out, "parameters": parameters(config, seed=0)}
+    return processes.run(_WORKER, job, threads=threads, what="binning the training split")
 
 
 def require_device(device: "Device") -> None:
@@ -228,12 +148,10 @@ def require_device(device: "Device") -> None:
         return
     from pipeline.core.config import RankerConfig
 
-    job = {
-        "do": "probe",
-        "parameters": parameters(RankerConfig(device=device, min_rows_per_leaf=1), seed=1),
-    }
+    settings = parameters(RankerConfig(device=device, min_rows_per_leaf=1), seed=1)
     try:
-        child.run(CHILD, job, threads=1, what=f"a test on device {device!r}")
+        job = {"do": "probe", "parameters": settings}
+        processes.run(_WORKER, job, threads=1, what=f"a test on device {device!r}")
     except TrainingError as error:
         need = {
             "gpu": "it needs an OpenCL device and driver (for example Debian's pocl-opencl-icd)",

@@ -1,11 +1,10 @@
-"""Scores of the rows of Parquet parts, by models of LightGBM's.
+"""Scores of the rows of Parquet parts by LightGBM models.
 
-:mod:`pipeline.ranker.trees` follows the trees, with the same bits in a fraction of the time and without importing
-LightGBM; models with trees of a kind that it does not know are left to LightGBM.
+:mod:`pipeline.ranker.trees` follows the trees, with the same bits in less time and without importing LightGBM;
+models with trees of a kind that it does not know are left to LightGBM.
 """
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import polars as pl
 from pipeline.core.errors import StorageError, TableError
 from pipeline.core.tables import features_of
 from pipeline.dataset import parts
-from pipeline.ranker import trees as tree_scores
+from pipeline.ranker import trees
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,10 +26,10 @@ def predict(
     """Score every row of Parquet parts, a row group at a time.
 
     Args:
-        models: LightGBM model files.
+        models: LightGBM model files, those of the first repeat first.
         files: The parts.
-        folds: For each repeat ``qid, fold``: which of the repeat's models, which stand one repeat after the other,
-            scores a query. The score is the mean over the repeats. None: the first model scores all.
+        folds: For each repeat ``qid, fold``: which of the repeat's models scores a query. The score is the mean
+            over the repeats. Empty: the first model scores all rows.
         threads: Threads that predict; the scores do not depend on it.
 
     Returns:
@@ -43,74 +42,60 @@ def predict(
     """
     features = features_of(parts.schema_of(files).names)
     opened = [_Model(path, len(features)) for path in (models if folds else models[:1])]
-    wanted = sorted({number for model in opened for number in model.features})
+    wanted = sorted(set().union(*(model.features for model in opened)))
     scored = []
     for table in parts.row_groups(files, columns=["row_id", "qid", "label", *(features[n] for n in wanted)]):
         frame = pl.DataFrame(table)
-        keys, group = frame.select("row_id", "qid", "label"), _Group(frame, features, wanted)
-        fold = pl.Series("fold", np.full(len(keys), -1, dtype=np.int16))
-        if not folds:
-            scores = opened[0].scores(group, None, threads)
+        keys = frame.select("row_id", "qid", "label")
+        columns = {number: frame[features[number]].to_numpy() for number in wanted}
+        if folds:
+            scores, fold = _out_of_fold(opened, columns, keys, folds, threads)
         else:
-            scores, each = np.zeros(len(keys)), len(opened) // len(folds)
-            for number, repeat in reversed(list(enumerate(folds))):
-                fold = keys.join(repeat, on="qid", how="left", maintain_order="left")["fold"]
-                _require_model(keys, fold, each)
-                for place in range(each):
-                    at = np.flatnonzero(fold.to_numpy() == place)
-                    if len(at):
-                        scores[at] += opened[number * each + place].scores(group, at, threads)
-            scores /= len(folds)
+            scores = opened[0].scores(columns, keys.height, threads)
+            fold = pl.Series("fold", np.full(keys.height, -1, dtype=np.int16))
         scored.append(keys.with_columns(pl.Series("score", scores), fold))
     return pl.concat(scored)
 
 
-class _Group:
-    """The features of a row group: those that are wanted, by number.
-
-    Args:
-        frame: Columns of the wanted features, float32 [rows].
-        features: Names of all features, by number.
-        wanted: Numbers.
-    """
-
-    def __init__(self, frame: pl.DataFrame, features: Sequence[str], wanted: Sequence[int]) -> None:
-        self.columns = {number: frame[features[number]].to_numpy() for number in wanted}
-        self.rows = frame.height
-
-    @cached_property
-    def matrix(self) -> npt.NDArray[np.float32]:
-        """All features, [rows, features], where all are wanted."""
-        return np.column_stack(list(self.columns.values()))
+def _out_of_fold(
+    models: "Sequence[_Model]",
+    columns: Mapping[int, trees.Column],
+    keys: pl.DataFrame,
+    folds: Sequence[pl.DataFrame],
+    threads: int,
+) -> tuple[Floats, pl.Series]:
+    """Return the mean over the repeats of each row's score by its query's model, and the first repeat's folds."""
+    total, models_each = np.zeros(keys.height), len(models) // len(folds)
+    for repeat, assigned in reversed(list(enumerate(folds))):
+        fold = keys.join(assigned, on="qid", how="left", maintain_order="left")["fold"]
+        _require_model(keys, fold, models_each)
+        for number in range(models_each):
+            rows = np.flatnonzero(fold.to_numpy() == number)
+            if len(rows):
+                model = models[repeat * models_each + number]
+                some = {feature: columns[feature][rows] for feature in model.features}
+                total[rows] += model.scores(some, len(rows), threads)
+    return total / len(folds), fold
 
 
 class _Model:
-    """A model file, opened.
-
-    Args:
-        path: The file.
-        features: How many features the rows have.
-    """
+    """A model file, opened, for rows with some number of features; ``features`` are those it compares."""
 
     def __init__(self, path: Path, features: int) -> None:
         text = _text(path)
-        self._trees = tree_scores.of_model(text, features=features)
+        self._trees = trees.parse(text, features=features)
         self._booster: Any = _booster(path, text) if self._trees is None else None
-        self.features = (
-            set(range(features))
-            if self._trees is None
-            else {n for tree in self._trees for n in tree.features}
-        )
+        self.features = set(range(features)) if self._trees is None else trees.features_of(self._trees)
 
-    def scores(self, group: _Group, at: npt.NDArray[np.int64] | None, threads: int) -> Floats:
-        """Return the scores of a row group's rows at some places; None: of all."""
+    def scores(self, columns: Mapping[int, trees.Column], rows: int, threads: int) -> Floats:
+        """Return the scores of rows, given at least the model's features by number."""
         if self._trees is None:
-            matrix = group.matrix if at is None else group.matrix[at]
-            scores: Floats = self._booster.predict(matrix, num_threads=threads, raw_score=True)
-            return scores
-        columns = {n: group.columns[n] if at is None else group.columns[n][at] for n in self.features}
-        rows = group.rows if at is None else len(at)
-        return tree_scores.total(columns, self._trees, rows=rows, threads=threads)
+            matrix = np.column_stack([columns[number] for number in sorted(self.features)])
+            found: Floats = self._booster.predict(matrix, num_threads=threads, raw_score=True)
+            return found
+        score = np.zeros(rows)
+        trees.add(score, self._trees, columns, threads=threads)
+        return score
 
 
 def _require_model(keys: pl.DataFrame, fold: pl.Series, models: int) -> None:

@@ -1,10 +1,11 @@
-"""Initial rankers -> SCORES: every training row scored, by default by a model that never saw its query.
+"""JUDGMENTS -> initial rankers -> SCORES: every training row scored, by default by a model that never saw its query.
 
 In-sample scores hide most mistakes: a ranker has learned its own training negatives as negatives. Out of
 fold, a negative that outranks the positives is news.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +15,9 @@ from pipeline.core import rng, tables
 from pipeline.core.config import RankerConfig
 from pipeline.dataset import parts
 from pipeline.dataset.folds import assign_groups
-from pipeline.ranker.fit import MAX_QUERY_ROWS, Training, TreesDone, fit_all
+from pipeline.ranker.fit import MAX_QUERY_ROWS, Training, fit_all
 from pipeline.ranker.predict import predict
+from pipeline.ranker.processes import TreesDone
 
 IN_SAMPLE: Final = -1
 """Number of the one initial ranker that scores the rows it was trained on."""
@@ -37,6 +39,7 @@ def training_rows(
     repeat: int = 0,
     negatives: float = 1.0,
     at_least: int = 1,
+    query_rows: int = MAX_QUERY_ROWS,
 ) -> pl.DataFrame:
     """Return the ``row_id`` of the rows an initial ranker trains on.
 
@@ -44,10 +47,11 @@ def training_rows(
         keys: ``row_id, qid, label`` of the training split.
         folds: Number of folds.
         leave_out: The fold it will score; -1: none, it sees every query.
-        seed: Seed of the folds, and of which negatives are drawn.
+        seed: Seed of the folds and of the draw of negatives.
         repeat: Number of the repeat, from 0.
-        negatives: Share of each query's negatives to draw; never more rows of a query than LightGBM takes.
+        negatives: Share of each query's negatives to draw.
         at_least: Negatives of a query to draw even where they are a larger share.
+        query_rows: Rows of a query, at most; positives come first.
     """
     rows = keys
     if leave_out != IN_SAMPLE:
@@ -55,7 +59,7 @@ def training_rows(
         rows = keys.join(
             assigned.filter(pl.col("fold") != leave_out), on="qid", how="semi", maintain_order="left"
         )
-    # Each ranker draws its own, so that the mean over the repeats knows more negatives than one of them.
+    # Each ranker draws its own negatives, so that over the repeats more of them are seen.
     stream = f"initial limit {repeat * folds + leave_out}" if repeat or leave_out > 0 else "initial limit"
     draw = rng.uniform(rows["row_id"].to_numpy(), seed=seed, stream=stream)
     rows = rows.with_columns(pl.Series("draw", draw), negative=pl.col("label") == 0).with_columns(
@@ -63,14 +67,14 @@ def training_rows(
         place=pl.struct(pl.col("negative").cast(pl.UInt8), "draw").rank("ordinal").over("qid"),
         positives=(~pl.col("negative")).sum().over("qid"),
         wanted=pl.max_horizontal(
-            _share_of(pl.col("negative").sum().over("qid"), negatives), pl.lit(at_least)
+            _ceil_share(pl.col("negative").sum().over("qid"), negatives), pl.lit(at_least)
         ),
     )
-    room = pl.min_horizontal(pl.col("positives") + pl.col("wanted"), pl.lit(MAX_QUERY_ROWS))
-    return rows.filter(pl.col("place") <= room).select("row_id")
+    kept = pl.min_horizontal(pl.col("positives") + pl.col("wanted"), pl.lit(query_rows))
+    return rows.filter(pl.col("place") <= kept).select("row_id")
 
 
-def _share_of(count: pl.Expr, share: float) -> pl.Expr:
+def _ceil_share(count: pl.Expr, share: float) -> pl.Expr:
     """Return ``ceil(share * count)``, where 0.1 * 30 stays 3 in spite of floating point."""
     return (count * share - 1e-9).ceil().cast(pl.Int64)
 
@@ -88,7 +92,7 @@ def fit(
     threads: int,
     trees_done: TreesDone | None = None,
 ) -> dict[str, Any]:
-    """Train initial rankers, in one child process.
+    """Train the initial rankers, in one worker process.
 
     Args:
         files: Parts of the training split.
@@ -99,30 +103,28 @@ def fit(
         negatives: As in :func:`training_rows`.
         at_least: As in :func:`training_rows`.
         seed: LightGBM's seed, and that of the folds.
-        bins: Binned features of ``files``: their boundaries come from all queries, those that a ranker will
-            score included, whose labels they do not know.
+        bins: Binned features of ``files``. Their boundaries come from the features of all queries, also of
+            those that a ranker will score, and from no label.
         threads: Threads to train with; the models do not depend on it.
-        trees_done: Told the number of trees so far, over all rankers.
+        trees_done: Called with the number of trees so far, over all rankers.
 
     Returns:
-        The training's facts: rows summed over the rankers, wall seconds of all, peak memory in MB.
+        The facts of :func:`pipeline.ranker.fit.fit_all`, but for the trees.
     """
     keys = parts.read_keys(files)
     scratch = [model.with_name(f"{model.name}-rows") for model in models]
     folds = len(models) // max(repeats, 1)
-    # Initial rankers always train every tree: stopping early would spend the validation lists twice.
-    settings = config.model_copy(update={"early_stopping": 0})
+    draw = partial(training_rows, keys, folds=folds, seed=seed, negatives=negatives, at_least=at_least)
     try:
         for number, rows in enumerate(scratch):
-            chosen = training_rows(
-                keys, folds=folds, leave_out=number % folds if len(models) > 1 else IN_SAMPLE, seed=seed,
-                repeat=number // folds, negatives=negatives, at_least=at_least,
-            )  # fmt: skip
+            repeat, fold = divmod(number, folds)
+            chosen = draw(leave_out=fold if len(models) > 1 else IN_SAMPLE, repeat=repeat)
             parts.write_table(rows, chosen, tables.row_ids())
         trainings = [Training(files, model, rows=rows) for model, rows in zip(models, scratch, strict=True)]
-        fitted = fit_all(
+        # Stopping early would spend the validation lists twice.
+        facts = fit_all(
             trainings,
-            config=settings,
+            config=config.model_copy(update={"early_stopping": 0}),
             seed=seed,
             threads=threads,
             bins=bins,
@@ -132,7 +134,7 @@ def fit(
     finally:
         for rows in scratch:
             rows.unlink(missing_ok=True)
-    return {"rows": fitted.rows, "train_seconds": fitted.seconds, "peak_memory_mb": fitted.peak_memory_mb}
+    return {name: facts[name] for name in ("rows", "train_seconds", "peak_memory_mb")}
 
 
 def run(
@@ -145,7 +147,7 @@ def run(
 
     Args:
         files: Parts of the training split.
-        models: One model per fold and deal, the first deal's first; a single model scores all rows, in-sample.
+        models: One model per fold and repeat, the first repeat's first; a single one scores all rows, in-sample.
         out: The file to write.
         repeats: How often the queries were split into folds.
         seed: Seed of the folds.

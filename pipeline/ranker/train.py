@@ -1,11 +1,12 @@
-"""The prepared set -> a ranker: every arm is retrained with the same settings and seed."""
+"""PREPARED -> model: every arm's ranker is trained with the same settings and seed."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import RankerConfig
-from pipeline.ranker.fit import Training, TreesDone, fit_all
+from pipeline.ranker.fit import Training, fit_all
+from pipeline.ranker.processes import TreesDone
 
 
 def run(
@@ -37,17 +38,19 @@ def run(
         gains: For a graded arm, the gain of each grade.
         bins: Binned features of ``files``, to save binning them.
         threads: Threads to train with; the model does not depend on it.
-        trees_done: Told the number of trees so far.
+        trees_done: Called with the number of trees so far, over all rankers.
     """
     sets = [list(files)] if bags == 1 else [[file] for file in files]
-    fitted = fit_all(
-        [Training(each, model) for each in sets], config=config,
-        together=model if bags > 1 else None, seed=seed, threads=threads, bins=bins, vali=vali, cutoff=cutoff,
-        gains=gains, what=f"arm {arm!r}", trees_done=trees_done,
-    )  # fmt: skip
-    return {
-        "rows": fitted.rows,
-        "trees": fitted.trees,
-        "train_seconds": fitted.seconds,
-        "peak_memory_mb": fitted.peak_memory_mb,
-    }
+    return fit_all(
+        [Training(each, model) for each in sets],
+        config=config,
+        seed=seed,
+        threads=threads,
+        merged_model=model if bags > 1 else None,
+        bins=bins,
+        vali=vali,
+        cutoff=cutoff,
+        gains=gains,
+        what=f"arm {arm!r}",
+        trees_done=trees_done,
+    )

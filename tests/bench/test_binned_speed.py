@@ -23,19 +23,19 @@ START = """
 import sys
 from pathlib import Path
 import lightgbm
-from pipeline import binned, parts
+from pipeline.ranker import binning
 parameters = {"verbosity": -1, "num_threads": 1, "force_col_wise": True, "enable_bundle": False}
 """
 PROGRAMS = {
     "ranksieve, bins from Parquet, cached": Program(
         LEAN
         + START
-        + "full = binned.build([Path(sys.argv[2]) / 'set/train/part-00000.parquet'], parameters=parameters)\n"
+        + "full = binning.build([Path(sys.argv[2]) / 'set/train/part-00000.parquet'], parameters=parameters)\n"
         + "Path(sys.argv[2], 'bins.bin').unlink(missing_ok=True)\n"
         + "full.save_binary(Path(sys.argv[2], 'bins.bin'))\n"
     ),
     "ranksieve, bins from the cache": Program(
-        LEAN + START + "binned.load(Path(sys.argv[2]) / 'bins.bin', parameters)\n"
+        LEAN + START + "binning.load(Path(sys.argv[2]) / 'bins.bin', parameters)\n"
     ),
     "LightGBM from an Arrow table of the Parquet": Program(
         START
@@ -57,7 +57,7 @@ def cost(make):
     began = time.process_time()
     make()
     return time.process_time() - began
-load = min(cost(lambda: binned.load(Path(sys.argv[2]) / "bins.bin", parameters)) for _ in range(5))
+load = min(cost(lambda: binning.load(Path(sys.argv[2]) / "bins.bin", parameters)) for _ in range(5))
 text = cost(lambda: lightgbm.Dataset(sys.argv[1][:-3] + "noqid", params=parameters).construct())
 print(load, text)
 """

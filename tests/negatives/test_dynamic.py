@@ -1,24 +1,25 @@
 """Dynamic arms: what each round chooses, the trees of the rounds together, and the run's files."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from flows.body import Plain, body
-from pipeline.run.job import Job
 
+from flows.stages import run_pipeline
 from pipeline.core import tables
 from pipeline.core.config import RankerConfig, SelectConfig, parse
 from pipeline.core.errors import TableError, TrainingError
 from pipeline.dataset import parts
 from pipeline.inspect.look import inspect
 from pipeline.negatives import arms, dynamic, select
-from pipeline.negatives import dynamic_worker as dynamic_child
+from pipeline.negatives.dynamic_worker import with_scores
 from pipeline.negatives.select import Selector
 from pipeline.negatives.strategies import STRATEGIES
 from pipeline.negatives.training import Training
-from pipeline.ranker import binning as binned
+from pipeline.ranker import binning
+from pipeline.ranker.boosting import scores_of
 from pipeline.ranker.fit import bin_rows, parameters
 from tests.conftest import SMALL
 from tests.samples import judgments, write_letor_source, write_part
@@ -26,6 +27,7 @@ from tests.samples import judgments, write_letor_source, write_part
 CONFIG = RankerConfig(trees=9, leaves=5, min_rows_per_leaf=5)
 SELECT = SelectConfig()
 ARM = arms.parse("mixed-40-guard75-dynamic2")
+RUN = {"config": parse(SMALL), "threads": 2, "arms": [ARM.name]}
 
 
 def frame_of(queries=30, rows=15, *, seed=1):
@@ -56,13 +58,12 @@ def split(tmp_path_factory):
     return where
 
 
-def run(split, out, *, arm=ARM, config=CONFIG, threads=1, vali=(), **options):
+def run(split, out, *, arm=ARM, config=CONFIG, threads=1, vali=(), bins=None, trees_done=None):
     """Train a dynamic arm on ``split``; returns its facts, with ``model.txt`` and ``ranked.parquet`` in ``out``."""
-    return dynamic.run(
-        [split / "train.parquet"], split / "scores.parquet", out / "model.txt", out / "ranked.parquet", arm=arm,
-        select=SELECT, config=config, seed=7, vali=vali, cutoff=5, threads=threads, bins=options.get("bins"),
-        trees_done=options.get("trees_done"),
-    )  # fmt: skip
+    files, scores = [split / "train.parquet"], split / "scores.parquet"
+    options = {"arm": arm, "select": SELECT, "config": config, "seed": 7, "vali": vali, "cutoff": 5}
+    options |= {"bins": bins, "threads": threads, "trees_done": trees_done}
+    return dynamic.run(files, scores, out / "model.txt", out / "ranked.parquet", **options)
 
 
 # ---- Choosing again ----------------------------------------------------------------------------------------
@@ -168,15 +169,15 @@ def test_trees_are_those_of_one_booster_whose_training_set_is_exchanged(split, t
     frame = frame_of()
     scores = scores_like(frame)
     settings = {**parameters(CONFIG, seed=7), "metric": "none", "num_threads": 1}
-    full = binned.build([split / "train.parquet"], parameters=settings)
+    full = binning.build([split / "train.parquet"], parameters=settings)
     selector = Selector(scores, ARM, config=SELECT, seed=7)
     booster, held = None, []
     for tree in range(9):
         if tree % 2 == 0:
-            score = None if booster is None else dynamic_child.scores_of(booster, full)
+            score = None if booster is None else scores_of(booster, full)
             places, weight = selector.choose(score, round=tree // 2)
             queries = frame[places]["qid"].rle().struct.field("len").to_numpy().astype(np.int32)
-            held.append(binned.take(full, places, queries, weight=weight))
+            held.append(binning.take(full, places, queries, weight=weight))
         if booster is None:
             booster = lightgbm.Booster(settings, held[-1])
             booster.add_valid(full, "full")
@@ -209,12 +210,10 @@ def test_a_single_round_is_the_static_arm(split, tmp_path):
     assert pl.read_parquet(tmp_path / "ranked.parquet").equals(scores)
     lightgbm = pytest.importorskip("lightgbm")
     settings = {**parameters(CONFIG, seed=7), "num_threads": 1}
-    full = binned.build([split / "train.parquet"], parameters=settings)
+    full = binning.build([split / "train.parquet"], parameters=settings)
     kept = selection.with_row_index("place").filter("kept")
-    data = binned.take(
-        full, kept["place"].to_numpy(), kept["qid"].rle().struct.field("len").to_numpy().astype(np.int32),
-        weight=kept["weight"].to_numpy(),
-    )  # fmt: skip
+    queries = kept["qid"].rle().struct.field("len").to_numpy().astype(np.int32)
+    data = binning.take(full, kept["place"].to_numpy(), queries, weight=kept["weight"].to_numpy())
     direct = lightgbm.train(settings, data, num_boost_round=9).model_to_string()
     trees = (tmp_path / "model.txt").read_text().split("\nend of trees")[0]
     assert trees == direct.split("\nend of trees")[0]
@@ -235,18 +234,26 @@ def test_a_row_without_a_score_is_an_error():
     with pytest.raises(
         TableError, match=r"^s.parquet: 50 rows of the training split have no score; score again$"
     ):
-        dynamic_child.with_scores(
-            frame.select("row_id", "qid", "label"), scores_like(frame)[50:], where="s.parquet"
-        )
+        with_scores(frame.select("row_id", "qid", "label"), scores_like(frame)[50:], where="s.parquet")
 
 
 def test_lightgbms_complaint_names_the_arm(split, tmp_path):
     """A failure in the child is one line that says which arm."""
     with pytest.raises(TrainingError, match=r"^training arm 'mixed-40-guard75-dynamic2': .*score again$"):
         dynamic.run(
-            [split / "vali.parquet", split / "train.parquet"], _few(split, tmp_path), tmp_path / "m",
-            tmp_path / "r", arm=ARM, select=SELECT, config=CONFIG, seed=7, vali=(), cutoff=5, bins=None, threads=1,
-        )  # fmt: skip
+            [split / "vali.parquet", split / "train.parquet"],
+            _few(split, tmp_path),
+            tmp_path / "m",
+            tmp_path / "r",
+            arm=ARM,
+            select=SELECT,
+            config=CONFIG,
+            seed=7,
+            vali=(),
+            cutoff=5,
+            bins=None,
+            threads=1,
+        )
 
 
 def _few(split, tmp_path) -> Path:
@@ -263,15 +270,10 @@ def whole(tmp_path_factory):
     """Return a finished run with a dynamic arm, whose bins are kept, and the source."""
     where = tmp_path_factory.mktemp("run")
     source = write_letor_source(where / "source", queries=24, documents=12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.ranker.bin_cache.WORTH", 1)
-        body(job(source, where / "run"), Plain())
+    with pytest.MonkeyPatch.context() as patch:  # as if so few rows were worth binning
+        patch.setattr("pipeline.run.found.WORTH", 1)
+        run_pipeline(source, where / "run", **RUN)
     return where / "run"
-
-
-def job(source, root, **options):
-    """Return a job with one dynamic arm."""
-    return Job(source, root, config=parse(SMALL), threads=2, arms=["mixed-40-guard75-dynamic2"], **options)
 
 
 def test_a_run_keeps_what_the_last_round_trained_on(whole):
@@ -291,12 +293,11 @@ def test_a_run_keeps_what_the_last_round_trained_on(whole):
 
 def test_the_run_is_complete_and_a_second_one_does_nothing(whole, monkeypatch):
     """Every step is kept, with the bins or without them: they are no result."""
-    monkeypatch.setattr("pipeline.ranker.bin_cache.WORTH", 1)
+    monkeypatch.setattr("pipeline.run.found.WORTH", 1)
     found = inspect(whole)
     assert {step["state"] for step in found["steps"]} == {"done"}
-    for file in (whole / "bins").iterdir():
-        file.unlink()
+    shutil.rmtree(whole / "bins")
     events = []
-    body(job(None, whole, observer=events.append), Plain())
-    assert {event.state for event in events} == {"start", "kept"}
-    assert not list((whole / "bins").iterdir())
+    run_pipeline(None, whole, **RUN, progress=events.append)
+    assert {event.state for event in events} == {"ahead", "start", "kept"}
+    assert not (whole / "bins").exists()

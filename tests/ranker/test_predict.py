@@ -6,8 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline.core.errors import StorageError, TableError
-from pipeline.dataset import parts
-from pipeline.ranker import trees as tree_scores
+from pipeline.ranker import trees
 from pipeline.ranker.predict import predict
 from tests.ranker.test_binning import with_holes
 from tests.samples import NOISE_FEATURES, judgments, write_part
@@ -30,13 +29,12 @@ def model_of(path, frame, *, seed=1):
     return booster
 
 
-def test_each_query_is_scored_by_the_model_of_its_fold(tmp_path, monkeypatch):
+def test_each_query_is_scored_by_the_model_of_its_fold(tmp_path):
     """Three models, two parts of several row groups: each row has the score of its query's model."""
-    monkeypatch.setattr(parts, "rows_per_group", lambda features: 30)
     frame = judgments(12, 10)
     files = [
-        write_part(tmp_path / "part-0.parquet", frame.head(70)),
-        write_part(tmp_path / "part-1.parquet", frame.tail(50)),
+        write_part(tmp_path / "part-0.parquet", frame.head(70), rows=30),
+        write_part(tmp_path / "part-1.parquet", frame.tail(50), rows=30),
     ]
     models = [model_of(tmp_path / f"{i}.txt", frame, seed=i) for i in range(3)]
     folds = pl.DataFrame({"qid": range(12, 0, -1), "fold": pl.Series([0, 1, 2] * 4, dtype=pl.Int16)})
@@ -104,11 +102,10 @@ FOLLOWED = {"plain", "holes", "no split"}
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_scores_have_the_bits_of_lightgbm(tmp_path, monkeypatch, kind, threads):
+def test_scores_have_the_bits_of_lightgbm(tmp_path, kind, threads):
     """Trees of known kinds are followed here, others by LightGBM, and every score is LightGBM's."""
-    monkeypatch.setattr(parts, "rows_per_group", lambda features: 500)
     frame = with_holes()
-    part, rows = write_part(tmp_path / "part.parquet", frame), frame.select(FEATURES).to_numpy()
+    part, rows = write_part(tmp_path / "part.parquet", frame, rows=500), frame.select(FEATURES).to_numpy()
     settings = {"objective": "regression", "num_leaves": 12, "min_data_in_leaf": 3, "verbosity": -1}
     seen = np.nan_to_num(rows) if kind == "plain" else rows
     labels = frame["label"].to_numpy() + np.sin(np.arange(len(rows))) + 5 * (rows[:, 3] == 2)
@@ -116,7 +113,7 @@ def test_scores_have_the_bits_of_lightgbm(tmp_path, monkeypatch, kind, threads):
     booster = lightgbm.train({**settings, **KINDS[kind]}, data, 7)
     booster.save_model(tmp_path / "model.txt")
     text = (tmp_path / "model.txt").read_text(encoding="utf-8")
-    followed = tree_scores.of_model(text, features=len(FEATURES))
+    followed = trees.parse(text, features=len(FEATURES))
     assert (followed is not None) == (kind in FOLLOWED)
     found = predict([tmp_path / "model.txt"], [part], threads=threads)["score"].to_numpy()
     assert found.tobytes() == booster.predict(rows, raw_score=True).tobytes()
@@ -137,7 +134,7 @@ def test_a_changed_model_is_left_to_lightgbm(tmp_path, old, new):
     """What is not as it should be is not followed: LightGBM says what is wrong with it."""
     model_of(tmp_path / "model.txt", judgments(2, 20))
     text = (tmp_path / "model.txt").read_text(encoding="utf-8")
-    assert tree_scores.of_model(text, features=len(FEATURES)) is not None
-    assert tree_scores.of_model(text, features=len(FEATURES) + 1) is None
+    assert trees.parse(text, features=len(FEATURES)) is not None
+    assert trees.parse(text, features=len(FEATURES) + 1) is None
     assert old in text
-    assert tree_scores.of_model(text.replace(old, new), features=len(FEATURES)) is None
+    assert trees.parse(text.replace(old, new), features=len(FEATURES)) is None

@@ -1,12 +1,10 @@
-"""LambdaMART in its child process: the model's bytes, the ways it can fail, and predictions."""
+"""LambdaMART in its worker process: the model's bytes, the ways it can fail, and predictions."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -18,7 +16,7 @@ from pipeline.core.config import RankerConfig
 from pipeline.core.errors import DeviceError, StorageError, TrainingError
 from pipeline.dataset import parts
 from pipeline.ranker import fit as ranker
-from pipeline.ranker import processes as child
+from pipeline.ranker import processes
 from pipeline.ranker.predict import predict
 from tests.samples import NOISE_FEATURES, judgments, write_part
 
@@ -36,14 +34,17 @@ def data(tmp_path_factory):
     return where
 
 
-def fit(data, model, *, file="train.parquet", config=CONFIG, threads=1, **options):
-    """Fit on one file of ``data``."""
-    return ranker.fit([data / file], model, config=config, seed=7, threads=threads, **options)
+def fit(
+    data, model, *, file="train.parquet", config=CONFIG, threads=1, rows=None, what="the ranker", **options
+):
+    """Fit one ranker on one file of ``data``."""
+    training = ranker.Training([data / file], model, rows)
+    return ranker.fit_all([training], config=config, seed=7, threads=threads, what=what, **options)
 
 
-def own_children():
+def own_workers():
     """Return the ranker processes of this process."""
-    return [child for child in psutil.Process().children() if "pipeline.ranker" in " ".join(child.cmdline())]
+    return [one for one in psutil.Process().children() if "pipeline.ranker" in " ".join(one.cmdline())]
 
 
 def wait_until(condition, seconds=30):
@@ -64,10 +65,10 @@ def test_bytes_do_not_depend_on_threads(data, tmp_path):
     told = []
     facts = fit(data, tmp_path / "model.txt", threads=2, trees_done=told.append)
     assert (tmp_path / "model.txt").read_bytes() == (data / "model.txt").read_bytes()
-    assert facts.trees == 12
-    assert facts.rows == 40 * 12
-    assert facts.seconds > 0
-    assert 50 < facts.peak_memory_mb < 4000
+    assert facts["trees"] == 12
+    assert facts["rows"] == 40 * 12
+    assert facts["train_seconds"] > 0
+    assert 50 < facts["peak_memory_mb"] < 4000
     assert told == sorted(told)
     assert set(told) <= set(range(1, 13))
 
@@ -102,7 +103,7 @@ def test_rows_left_out_are_as_if_they_were_not_there(tmp_path):
     some.select("row_id").sample(fraction=1.0, shuffle=True, seed=1).write_parquet(tmp_path / "rows.parquet")
     facts = fit(tmp_path, tmp_path / "listed.txt", rows=tmp_path / "rows.parquet")
     fit(tmp_path, tmp_path / "alone.txt", file="some.parquet")
-    assert facts.rows == some.height
+    assert facts["rows"] == some.height
     assert (tmp_path / "listed.txt").read_bytes() == (tmp_path / "alone.txt").read_bytes()
 
 
@@ -110,9 +111,27 @@ def test_early_stopping_keeps_fewer_trees(data, tmp_path):
     """Trees after the best validation NDCG are not in the model; those before are the same ones."""
     config = CONFIG.model_copy(update={"trees": 300, "learning_rate": 0.5, "early_stopping": 5})
     facts = fit(data, tmp_path / "model.txt", config=config, vali=[data / "vali.parquet"], cutoff=3)
-    assert 0 < facts.trees < 290
+    assert 0 < facts["trees"] < 290
     text = (tmp_path / "model.txt").read_text()
-    assert text.count("\nTree=") == facts.trees
+    assert text.count("\nTree=") == facts["trees"]
+
+
+def test_early_stopping_of_rankers_that_are_merged(data, tmp_path):
+    """Each is stopped for itself, and the model has the trees of both: its scores are the sum of theirs."""
+    config = CONFIG.model_copy(update={"trees": 60, "learning_rate": 0.5, "early_stopping": 5})
+    files = [data / "train.parquet", write_part(tmp_path / "other.parquet", judgments(seed=4))]
+    models = [tmp_path / "0.txt", tmp_path / "1.txt"]
+    each = [ranker.Training([file], model) for file, model in zip(files, models, strict=True)]
+    options = {"config": config, "seed": 7, "threads": 1, "vali": [data / "vali.parquet"]}
+    ranker.fit_all(each, **options)
+    facts = ranker.fit_all(each, merged_model=tmp_path / "sum.txt", **options)
+    assert 2 < facts["trees"] < 100
+    assert (tmp_path / "sum.txt").read_text().count("\nTree=") == facts["trees"]
+    first, second, both = (
+        predict([model], files[:1], threads=1)["score"].to_numpy()
+        for model in (*models, tmp_path / "sum.txt")
+    )
+    np.testing.assert_allclose(both, first + second, atol=1e-12)
 
 
 def test_learns(data):
@@ -125,11 +144,11 @@ def test_learns(data):
 # ---- Failures ----------------------------------------------------------------------------------------------
 
 
-def test_a_killed_child_is_named(data, tmp_path):
-    """A child killed while it boosts becomes one line that names what was trained and the likely cause."""
+def test_a_killed_worker_is_named(data, tmp_path):
+    """A worker killed while it boosts becomes one line that names what was trained and the likely cause."""
 
     def kill(_):
-        for process in own_children():
+        for process in own_workers():
             process.kill()
 
     config = CONFIG.model_copy(update={"trees": 100_000})
@@ -141,8 +160,26 @@ def test_a_killed_child_is_named(data, tmp_path):
     assert not (tmp_path / "model.txt").exists()
 
 
-def test_an_interrupt_ends_the_child(data, tmp_path):
-    """What the callback raises comes through at once, and no child is left behind."""
+def test_end_all_kills_the_workers_that_have_a_job(data, tmp_path):
+    """One that waits in the pool is left for the next job."""
+    config = CONFIG.model_copy(update={"trees": 100_000})
+    with processes.worker_pool():
+        fit(data, tmp_path / "1.txt")
+        fit(data, tmp_path / "2.txt")
+        [waiting] = own_workers()
+        with pytest.raises(TrainingError, match="SIGKILL"):
+            fit(data, tmp_path / "3.txt", config=config, trees_done=lambda _: processes.end_all())
+        processes.end_all()
+        assert not waiting.is_running()
+        fit(data, tmp_path / "4.txt")
+        [waiting] = own_workers()
+        processes.end_all()
+        fit(data, tmp_path / "5.txt")
+        assert own_workers() == [waiting]
+
+
+def test_an_interrupt_ends_the_worker(data, tmp_path):
+    """What the callback raises comes through at once, and no worker is left behind."""
 
     def interrupt(_):
         raise KeyboardInterrupt
@@ -150,50 +187,84 @@ def test_an_interrupt_ends_the_child(data, tmp_path):
     config = CONFIG.model_copy(update={"trees": 100_000})
     with pytest.raises(KeyboardInterrupt):
         fit(data, tmp_path / "model.txt", config=config, trees_done=interrupt)
-    assert wait_until(lambda: not own_children(), seconds=5)
+    assert wait_until(lambda: not own_workers(), seconds=5)
 
 
-@pytest.mark.parametrize("files", [1, 2000], ids=["short job", "job longer than a pipe holds"])
+def crash(job):
+    """Write much to standard error, and die: in a worker that runs this module."""
+    print("\n".join(f"line {number}" for number in range(2001)), file=sys.stderr, flush=True)
+    print(file=sys.stderr, flush=True)
+    if job["signal"]:
+        os.kill(os.getpid(), job["signal"])
+    os._exit(job["code"])
+
+
+def chat(job):
+    """Print what a driver might print, between two events."""
+    print("driver 1.0", flush=True)
+    processes.send_event(trees_done=1)
+    print("bye", flush=True)
+    return {"length": len(job["files"])}
+
+
+def run(job, **options):
+    """Have this module do a job."""
+    return processes.run("tests.ranker.test_ranker", job, threads=1, what="training the ranker", **options)
+
+
 @pytest.mark.parametrize(
     ("end", "message"),
     [
         (
-            "kill -SEGV $$",
+            {"signal": signal.SIGSEGV},
             "LightGBM crashed (SIGSEGV); its last words: line 2000; nothing else is lost, run again",
         ),
         (
-            "kill -ABRT $$",
+            {"signal": signal.SIGABRT},
             "LightGBM crashed (SIGABRT); its last words: line 2000; nothing else is lost, run again",
         ),
-        ("exit 3", "the process ended with code 3; its last words: line 2000"),
-        ("exit 0", "the process ended with code 0; its last words: line 2000"),
+        ({"code": 3}, "the process ended with code 3; its last words: line 2000"),
+        ({"code": 0}, "the process ended with code 0; its last words: line 2000"),
     ],
     ids=["segmentation fault", "abort", "code", "silence"],
 )
-def test_a_child_that_dies_is_described(tmp_path, monkeypatch, files, end, message):
-    """Whether or not it read its job, a dead child's signal or code and its last words are told in full."""
-    program = tmp_path / "python"
-    program.write_text(f"#!/bin/sh\nfor i in $(seq 2000); do echo line $i; done >&2\necho >&2\n{end}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(child.sys, "executable", str(program))
+def test_a_worker_that_dies_is_described(end, message):
+    """The signal or code of a dead worker and the last line of its standard error are told in full."""
     with pytest.raises(TrainingError) as caught:
-        ranker.fit([tmp_path / ("x" * 60)] * files, tmp_path / "m", config=CONFIG, seed=1, threads=1)
+        run({"do": "crash", "signal": None, "code": None, **end})
     assert str(caught.value) == f"training the ranker: {message}"
 
 
-def test_noise_on_standard_output_is_passed_over(tmp_path, monkeypatch):
+@pytest.mark.parametrize("files", [1, 2000], ids=["short job", "job longer than a pipe holds"])
+def test_a_worker_that_dies_before_it_reads_its_job(files):
+    """A module that is not there ends at once; what Python says about it is told."""
+    job = {"do": "train", "files": ["x" * 60] * files}
+    with pytest.raises(
+        TrainingError, match=r"^a test: the process ended with code 1; its last words: .*nothing"
+    ):
+        processes.run("pipeline.ranker.nothing", job, threads=1, what="a test")
+
+
+def test_noise_on_standard_output_is_passed_over():
     """Lines of a driver between the events do no harm."""
-    answer = json.dumps({"trees": 1, "rows": 2, "seconds": 0.5, "peak_memory_mb": 3})
-    program = tmp_path / "python"
-    program.write_text(
-        f"#!/bin/sh\nread job\necho driver 1.0\necho '{{\"trees_done\": 1}}'\necho '{answer}'\necho bye\n"
-    )
-    program.chmod(0o755)
-    monkeypatch.setattr(child.sys, "executable", str(program))
     told = []
-    done = ranker.fit([Path("x")], tmp_path / "m", config=CONFIG, seed=1, threads=1, trees_done=told.append)
-    assert done == ranker.Fit(trees=1, rows=2, seconds=0.5, peak_memory_mb=3)
+    assert run({"do": "chat", "files": ["x" * 60] * 2000}, trees_done=told.append) == {"length": 2000}
     assert told == [1]
+
+
+def test_a_worker_runs_this_package_and_no_other(data, tmp_path, monkeypatch):
+    """Neither the current directory nor a folder that is searched before ours is looked into for a ``pipeline``."""
+    foreign = tmp_path / "foreign"
+    for package in ("pipeline", "pipeline/ranker"):
+        (foreign / package).mkdir(parents=True)
+        (foreign / package / "__init__.py").write_text("raise SystemExit('foreign code')")
+    (foreign / "json.py").write_text("raise SystemExit('foreign code')")
+    monkeypatch.chdir(foreign)
+    fit(data, tmp_path / "1.txt")
+    monkeypatch.syspath_prepend(str(foreign))
+    fit(data, tmp_path / "2.txt")
+    assert (tmp_path / "1.txt").read_bytes() == (tmp_path / "2.txt").read_bytes()
+    assert (tmp_path / "1.txt").read_bytes() == (data / "model.txt").read_bytes()
 
 
 def test_a_query_too_long_for_lightgbm(tmp_path):
@@ -249,18 +320,9 @@ def test_one_ranker_that_fails_ends_those_beside_it(data, tmp_path):
     ("threads", "device", "expected"),
     [(1, "cpu", (1, 1)), (2, "cpu", (2, 1)), (16, "cpu", (4, 4)), (16, "gpu", (1, 16))],
 )
-def test_threads_are_shared_out_among_the_rankers_of_a_child(monkeypatch, threads, device, expected):
+def test_threads_are_shared_out_among_the_rankers_of_a_worker(threads, device, expected):
     """Nine rankers: one thread each as long as they are few, four at a time at most, one on a device."""
-    asked = []
-
-    def run(_module, job, *, threads, **_):
-        asked.append((job["side_by_side"], threads))
-        return {"trees": 1, "rows": 1, "seconds": 0.0, "peak_memory_mb": 1}
-
-    monkeypatch.setattr(child, "run", run)
-    each = [ranker.Training([Path("x")], Path(f"{n}.txt")) for n in range(9)]
-    ranker.fit_all(each, config=CONFIG.model_copy(update={"device": device}), seed=1, threads=threads)
-    assert asked == [expected]
+    assert ranker.share_threads(9, threads=threads, device=device) == expected
 
 
 def test_a_damaged_part_is_a_storage_error(tmp_path):
@@ -273,32 +335,33 @@ def test_a_damaged_part_is_a_storage_error(tmp_path):
 PARENT = """
 import sys, time
 from pathlib import Path
-from pipeline import child, ranker
 from pipeline.core.config import RankerConfig
+from pipeline.ranker import processes
+from pipeline.ranker.fit import Training, fit_all
 file, model, jobs = sys.argv[1:]
-with child.reused():
+with processes.worker_pool():
     for trees in map(int, jobs.split(",")):
         config = RankerConfig(trees=trees, leaves=5, min_rows_per_leaf=5)
-        ranker.fit([Path(file)], Path(model), config=config, seed=1, threads=1,
-                   trees_done=lambda done: trees > 1 and print(done, flush=True))
+        fit_all([Training([Path(file)], Path(model))], config=config, seed=1, threads=1,
+                trees_done=lambda done: trees > 1 and print(done, flush=True))
     print(0, flush=True)
     time.sleep(60)
 """
 
 
 @pytest.mark.parametrize("jobs", ["100000", "1,100000", "1"], ids=["first job", "second job", "waiting"])
-def test_the_child_ends_with_its_parent(data, tmp_path, jobs):
-    """When the run is killed with no chance to clean up, its child goes on neither with a job nor to wait."""
+def test_a_worker_ends_with_its_parent(data, tmp_path, jobs):
+    """When the run is killed with no chance to clean up, its worker goes on neither with a job nor to wait."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", PARENT, str(data / "train.parquet"), str(tmp_path / "model.txt"), jobs]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as parent:
         assert parent.stdout.readline().strip().isdigit()
-        [child] = psutil.Process(parent.pid).children()
+        [worker] = psutil.Process(parent.pid).children()
         os.kill(parent.pid, signal.SIGKILL)
     assert parent.returncode == -signal.SIGKILL
-    gone = wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, seconds=20)
+    gone = wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, seconds=20)
     if not gone:
-        child.kill()
+        worker.kill()
     assert gone
 
 
@@ -351,8 +414,8 @@ def test_rankers_side_by_side_are_those_trained_one_after_the_other(tmp_path):
         where = tmp_path / str(threads)
         where.mkdir()
         each = [ranker.Training([file], where / f"{n}.txt", rows=r) for n, r in enumerate(rows)]
-        assert ranker.fit_all(each, config=CONFIG, seed=1, threads=threads).rows == 600
-        ranker.fit_all(each, config=CONFIG, seed=1, threads=threads, together=where / "sum.txt")
+        assert ranker.fit_all(each, config=CONFIG, seed=1, threads=threads)["rows"] == 600
+        ranker.fit_all(each, config=CONFIG, seed=1, threads=threads, merged_model=where / "sum.txt")
     for name in ("0.txt", "1.txt", "2.txt", "sum.txt"):
         one = (tmp_path / "1" / name).read_bytes()
         assert one == (tmp_path / "2" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
@@ -361,29 +424,33 @@ def test_rankers_side_by_side_are_those_trained_one_after_the_other(tmp_path):
     assert (tmp_path / "alone.txt").read_bytes() == (tmp_path / "1" / "1.txt").read_bytes()
 
 
-def test_a_child_does_several_jobs_where_it_may(data, tmp_path):
+def test_a_worker_does_several_jobs_in_a_pool(data, tmp_path):
     """Inside the block one process trains twice, and one that has ended is replaced; behind it none is left."""
-    with child.reused():
+    with processes.worker_pool():
         fit(data, tmp_path / "1.txt")
-        [first] = own_children()
+        [first] = own_workers()
         fit(data, tmp_path / "2.txt")
-        assert own_children() == [first]
+        assert own_workers() == [first]
         first.kill()
         first.wait(30)
         fit(data, tmp_path / "3.txt")
-        [second] = own_children()
+        [second] = own_workers()
         assert second.pid != first.pid
         with pytest.raises(StorageError):
             fit(data, tmp_path / "no" / "directory.txt")
-        assert own_children() == []
+        assert own_workers() == []
     assert len({(tmp_path / f"{number}.txt").read_bytes() for number in (1, 2, 3)}) == 1
 
 
-def test_no_child_waits_behind_the_block(data, tmp_path):
+def test_no_worker_waits_behind_the_pool(data, tmp_path):
     """The last block ends the children that wait, and so does each training outside of any."""
-    with child.reused(), child.reused():
+    with processes.worker_pool(), processes.worker_pool():
         fit(data, tmp_path / "1.txt")
-        assert len(own_children()) == 1
-    assert own_children() == []
+        assert len(own_workers()) == 1
+    assert own_workers() == []
     fit(data, tmp_path / "2.txt")
-    assert own_children() == []
+    assert own_workers() == []
+
+
+if __name__ == "__main__":  # in a worker
+    processes.worker_main({"crash": crash, "chat": chat})
