@@ -15,25 +15,34 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from pipeline.run.events import Event
 
 _LOG_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.1
-_COLUMNS: Final = (
-    TextColumn("{task.description}"),
-    BarColumn(bar_width=30),
-    TextColumn("{task.percentage:>3.0f} %"),
-    TextColumn("{task.fields[count]}"),
-    TimeElapsedColumn(),
-    TextColumn("left"),
-    TimeRemainingColumn(),
-    TextColumn("[dim]{task.fields[now]}"),
-)
+
+
+def _columns() -> list[ProgressColumn]:
+    """Return what a bar shows; on a narrow screen the steps at work give way, and never the times."""
+    whole = [Column(no_wrap=True, min_width=width) for width in (9, 5, 10, 7, 4, 7)]
+    return [
+        TextColumn("{task.description}", table_column=whole[0]),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        TextColumn("{task.percentage:>3.0f} %", table_column=whole[1]),
+        TextColumn("{task.fields[count]}", table_column=whole[2]),
+        TimeElapsedColumn(table_column=whole[3]),
+        TextColumn("left", table_column=whole[4]),
+        TimeRemainingColumn(table_column=whole[5]),
+        TextColumn(
+            "[dim]{task.fields[now]}", table_column=Column(ratio=2, no_wrap=True, overflow="ellipsis")
+        ),
+    ]
 
 
 class ProgressDisplay:
@@ -56,7 +65,7 @@ class ProgressDisplay:
         self._advanced: dict[str, float] = {}
         self._active: dict[str, None] = {}
         self._began = self._shown = time.monotonic()
-        self._bars = Progress(*_COLUMNS, console=console, transient=True)
+        self._bars = Progress(*_columns(), console=console, transient=True, expand=True)
         self._task = self._bars.add_task(self._what, total=reading, count="", now="")
 
     def __enter__(self) -> Self:
