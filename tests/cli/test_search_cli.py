@@ -3,12 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from pipeline.ranker import processes as child
-from pipeline.ranker import worker as ranker_child
 from tests.samples import write_letor_source
 
 Run = Callable[..., tuple[int, str, str]]
@@ -17,16 +12,6 @@ SETTINGS = [
     'search.strategies=["random", "top"]', 'search.guards=["", "guard75"]', "search.fractions=[0.2, 0.4]",
     "search.bags=[1]", "search.keep=1",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train in this process."""
-
-    def here(_module: str, job: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return ranker_child.train(job)
-
-    monkeypatch.setattr(child, "run", here)
 
 
 def test_a_search_is_shown_before_the_summary(ranksieve: Run, tmp_path: Path, quick: None) -> None:
