@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from pipeline.ranker import processes, worker
+from pipeline.ranker import processes
+from pipeline.ranker.worker import train
 from tests.samples import write_letor_source
 
 # A first example may compile a kernel, and a busy machine is no failure.
@@ -91,7 +92,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def here(
         _module: str, job: dict[str, Any], *, trees_done: Callable[[int], None] | None = None, **_: Any
     ) -> dict[str, Any]:
-        answer = worker.train(job)
+        answer = train(job)
         if trees_done is not None:
             trees_done(len(job["trainings"]) * job["trees"])
         return answer
