@@ -271,7 +271,7 @@ def whole(tmp_path_factory):
     where = tmp_path_factory.mktemp("run")
     source = write_letor_source(where / "source", queries=24, documents=12)
     with pytest.MonkeyPatch.context() as patch:  # as if so few rows were worth binning
-        patch.setattr("pipeline.run.found.WORTH", 1)
+        patch.setattr("pipeline.run.scope.WORTH", 1)
         run_pipeline(source, where / "run", **RUN)
     return where / "run"
 
@@ -293,7 +293,7 @@ def test_a_run_keeps_what_the_last_round_trained_on(whole):
 
 def test_the_run_is_complete_and_a_second_one_does_nothing(whole, monkeypatch):
     """Every step is kept, with the bins or without them: they are no result."""
-    monkeypatch.setattr("pipeline.run.found.WORTH", 1)
+    monkeypatch.setattr("pipeline.run.scope.WORTH", 1)
     found = inspect(whole)
     assert {step["state"] for step in found["steps"]} == {"done"}
     shutil.rmtree(whole / "bins")
