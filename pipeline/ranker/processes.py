@@ -53,8 +53,10 @@ def worker_pool() -> Iterator[None]:
     finally:
         with _workers.lock:
             _workers.pools -= 1
-            while _workers.idle and not _workers.pools:
-                _workers.idle.pop().end()
+            left = [] if _workers.pools else _workers.idle.copy()
+            del _workers.idle[: len(left)]
+        for worker in left:
+            worker.end()
 
 
 def run(
@@ -97,15 +99,17 @@ def end_all() -> None:
 
 def _take(module: str, threads: int) -> "_Worker":
     """Return an idle worker for such jobs, or a new one."""
-    with _workers.lock:  # to start one, too: end_all would miss it before it is listed
+    with _workers.lock:
         for worker in _workers.idle:
             if worker.process.poll() is None and (worker.module, worker.threads) == (module, threads):
                 _workers.idle.remove(worker)
-                break
-        else:
-            if _workers.idle:  # a dead one, or one of another kind, makes room
-                _workers.idle.pop(0).end()
-            worker = _Worker(module, threads)
+                _workers.busy.add(worker)
+                return worker
+        unfit = [_workers.idle.pop(0)] if _workers.idle else []
+    for worker in unfit:  # a dead one, or one of another kind, makes room
+        worker.end()
+    with _workers.lock:  # end_all would miss a worker that is started but not yet listed
+        worker = _Worker(module, threads)
         _workers.busy.add(worker)
     return worker
 
