@@ -96,8 +96,12 @@ def test_any_other_error_ends_the_run_at_once(error: Exception, optional: bool) 
             raise error
         time.sleep(0.01)
 
-    with pytest.raises(type(error)), executor(2) as do:
-        do.each(stage, [(number,) for number in range(500)], optional=optional)
-        do.wait()
+    def everything() -> None:
+        with executor(2) as do:
+            do.each(stage, [(number,) for number in range(500)], optional=optional)
+            do.wait()
+
+    with pytest.raises(type(error)):
+        everything()
     assert len(begun) < 400
     assert threading.active_count() < 50

@@ -212,7 +212,9 @@ def test_a_damaged_output_is_made_again_and_nothing_else(
 ) -> None:  # fmt: skip
     """One step runs; its output has the bytes it had, so nothing that depends on it needs to run."""
     damage(copy / name)
-    assert ran(source, copy) == again
+    done = ran(source, copy)
+    # Another training may take as many milliseconds, and then the tables say the same.
+    assert done == again or ("model/random-20" in again and done == again - LAST)
     assert contents(copy) == contents(finished)
     assert ran(source, copy) == set()
 
@@ -725,7 +727,7 @@ def test_an_interrupted_run_does_not_wait_for_its_trainings(
         for training in trainings:
             training.suspend()  # as good as one that takes for ever
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == -signal.SIGINT
+        assert process.wait(timeout=200) == -signal.SIGINT
         _, alive = psutil.wait_procs(trainings, timeout=20)
         assert alive == []
     finally:
