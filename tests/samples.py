@@ -76,9 +76,10 @@ def training_of(scores: pl.DataFrame) -> Training:
 
 def schema_for(frame: pl.DataFrame) -> pa.Schema:
     """Return the JUDGMENTS or PREPARED schema that fits the columns of ``frame``."""
-    kind = tables.prepared if "weight" in frame.columns else tables.judgments
     qid = pa.string() if frame["qid"].dtype == pl.String else pa.int64()
-    return kind(len(tables.features_of(frame.columns)), qid=qid, doc_id="doc_id" in frame.columns)
+    features = len(tables.features_of(frame.columns))
+    schema = tables.judgments(features, qid=qid, doc_id="doc_id" in frame.columns)
+    return tables.with_training(schema, graded=False) if "weight" in frame.columns else schema
 
 
 def write_part(path: Path, frame: pl.DataFrame, *, rows: int | None = None) -> Path:

@@ -5,21 +5,14 @@ Thread counts are not settings: they never change a result, so they belong to th
 
 import tomllib
 from collections.abc import Iterable
+from copy import deepcopy
 from itertools import pairwise
 from math import ceil, isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.core.errors import ConfigError, did_you_mean
 
@@ -33,12 +26,6 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def _not_nan(value: float) -> float:
-    if isnan(value):
-        raise ValueError("ingest.sentinel: NaN is missing already; give a number, or leave it out")
-    return value
-
-
 def _nan_word(value: object) -> object:
     """Read ``missing = nan``, a number in TOML, as the policy of that name."""
     return "nan" if isinstance(value, float) and isnan(value) else value
@@ -49,10 +36,16 @@ class IngestConfig(_Settings):
 
     missing: Annotated[Literal["zero", "nan"], BeforeValidator(_nan_word)] = "zero"
     """What a feature that a line does not name becomes: 0, or NaN."""
-    sentinel: Annotated[float, AfterValidator(_not_nan)] | None = None
+    sentinel: float | None = None
     """A value that means "missing" and becomes NaN; Istella writes 1.79769313486e+308."""
     compression: Compression = "zstd"
     """How the Parquet files of the dataset, and of the sets prepared from it, are compressed (zstd at level 1)."""
+
+    @model_validator(mode="after")
+    def _sentinel_is_a_number(self) -> Self:
+        if self.sentinel is not None and isnan(self.sentinel):
+            raise ValueError("ingest.sentinel: NaN is missing already; give a number, or leave it out")
+        return self
 
 
 class SplitConfig(_Settings):
@@ -94,18 +87,10 @@ class RankerConfig(_Settings):
     """``cpu``, ``gpu`` (OpenCL) or ``cuda`` (a LightGBM built for it)."""
 
     def for_rows(self, rows: int) -> "RankerConfig":
-        """Return the settings for a training split of so many rows, none unset.
-
-        Arms train on fewer rows, and have the settings of the split they are made from: they are compared with
-        `all`.
-        """
-        leaves = 7 if rows < 200_000 else 15 if rows < 1_000_000 else 31
-        return self.model_copy(
-            update={
-                "leaves": self.leaves or leaves,
-                "min_rows_per_leaf": self.min_rows_per_leaf or min(max(rows // 50, 1), 200),
-            }
-        )
+        """Return the settings, none unset, for a training split of ``rows`` rows and the arms made from it."""
+        leaves = self.leaves or (7 if rows < 200_000 else 15 if rows < 1_000_000 else 31)
+        min_rows = self.min_rows_per_leaf or min(max(rows // 50, 1), 200)
+        return self.model_copy(update={"leaves": leaves, "min_rows_per_leaf": min_rows})
 
     def in_a_bag(self, bags: int) -> "RankerConfig":
         """Return the settings of each ranker of an arm of so many bags."""
@@ -132,6 +117,9 @@ class ScoreConfig(_Settings):
     """Negatives of each query that an initial ranker trains on even where that is a larger share."""
 
 
+_PANEL = ("random", "top", "mixed-guard75", "mixed-guard75-bag2", "mixed-guard100-bag2")
+
+
 class SelectConfig(_Settings):
     """SCORES -> SELECTION: the panel of arms, which `all` is part of; `--arms` names others in its place."""
 
@@ -140,9 +128,7 @@ class SelectConfig(_Settings):
     counts: tuple[Count, ...] = ()
     """Other budgets to try beside the shares: ``n19`` keeps 19 negatives of each query, ``p3`` three for
     each of its positives."""
-    strategies: tuple[str, ...] = (
-        "random", "top", "mixed-guard75", "mixed-guard75-bag2", "mixed-guard100-bag2"
-    )  # fmt: skip
+    strategies: tuple[str, ...] = _PANEL
     """Strategies to try at every budget, with their guards; ``-guardQ`` sets aside the negatives that
     outscore the Q-th percentile of their query's positives, ``-bagN`` averages the rankers of N training sets
     drawn anew. `random` is always there: it is the control."""
@@ -235,9 +221,8 @@ def _explain(error: ValidationError, where: str) -> ConfigError:
             annotation = model.model_fields[str(part)].annotation
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 model = annotation
-        return ConfigError(
-            f"{where}: no setting {key!r}.{did_you_mean(str(first['loc'][-1]), model.model_fields)}"
-        )
+        near = did_you_mean(str(first["loc"][-1]), model.model_fields)
+        return ConfigError(f"{where}: no setting {key!r}.{near}")
     if first["type"] == "value_error":  # raised by a validator above, which names its setting
         return ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}")
     if first["type"] == "model_type":
@@ -265,7 +250,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def override(values: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """Apply ``KEY=VALUE`` settings (dotted keys, TOML values, bare words are strings) to nested values."""
-    merged = dict(values)
+    merged = deepcopy(values)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
@@ -274,14 +259,12 @@ def override(values: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
             value = tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:
             value = text
-        *path, last = key.strip().split(".")
+        *groups, last = key.strip().split(".")
         target = merged
-        for part in path:
-            inner = target.get(part, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"--set {setting}: {part!r} is a single value, not a group of settings")
-            target[part] = dict(inner)
-            target = target[part]
+        for group in groups:
+            target = target.setdefault(group, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"--set {setting}: {group!r} is a single value, not a group of settings")
         target[last] = value
     return merged
 

@@ -157,19 +157,14 @@ _SETTLED_NS: Final = 100_000_000
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, 64 hex digits; a file that stays as it is is read once per process."""
     status = path.stat()
-    if time.time_ns() - status.st_mtime_ns < _SETTLED_NS:
-        return _digest(str(path))
-    return _known_digest(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
+    settled = time.time_ns() - status.st_mtime_ns >= _SETTLED_NS
+    digest = _digest if settled else _digest.__wrapped__
+    return digest(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @lru_cache(maxsize=65_536)
-def _known_digest(path: str, size: int, changed: int, number: int) -> str:
-    del size, changed, number  # part of the key
-    return _digest(path)
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as stream:  # noqa: PTH123 - a string is a cheaper key
+def _digest(path: Path, *_status: int) -> str:
+    with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -27,8 +27,6 @@ from pipeline.core.errors import TableError, did_you_mean
 MAX_LABEL: Final = 30
 """Largest label: LightGBM's default ``label_gain`` has 31 levels, 2^0 - 1 to 2^30 - 1."""
 
-_FEATURE: Final = re.compile(r"f[0-9]+")
-
 QID_INT: Final = pa.int64()
 QID_TEXT: Final = pa.string()
 
@@ -40,40 +38,48 @@ def feature_names(count: int) -> list[str]:
 
 def features_of(names: Iterable[str]) -> list[str]:
     """Return the feature columns among ``names``, in their given order."""
-    return [n for n in names if _FEATURE.fullmatch(n)]
+    return [n for n in names if re.fullmatch("f[0-9]+", n)]
 
 
-def _required(*fields: tuple[str, pa.DataType]) -> list[pa.Field]:
-    return [pa.field(name, kind, nullable=False) for name, kind in fields]
+_COLUMNS: Final = {
+    pa.int64(): ("row_id", "queries", "queries_empty", "rows"),
+    pa.int32(): ("trees",),
+    pa.int16(): ("fold", "cutoff", "rung"),
+    pa.uint32(): ("neg_rank", "bags"),
+    pa.uint8(): ("label", "grade", "first_kept_round"),
+    pa.float32(): ("weight",),
+    pa.bool_(): ("kept", "recommended"),
+    pa.string(): ("arm", "split", "doc_id", "reason"),
+}
+_TYPES: Final = {name: kind for kind, names in _COLUMNS.items() for name in names}
+
+
+def _fields(columns: str, qid: pa.DataType = QID_INT) -> list[pa.Field]:
+    """Return the fields of these columns, one with ``?`` nullable; a type not named above is float64."""
+    return [
+        pa.field(name, qid if name == "qid" else _TYPES.get(name, pa.float64()), nullable=bool(null))
+        for name, null in re.findall(r"(\w+)(\??)", columns)
+    ]
 
 
 def judgments(features: int, *, qid: pa.DataType, doc_id: bool) -> pa.Schema:
     """JUDGMENTS: ``row_id, qid, label[, doc_id], f1..fN``; features float32, none null."""
-    keys = _required(("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8()))
-    docs = [pa.field("doc_id", pa.string())] if doc_id else []
-    return pa.schema(keys + docs + _required(*((f, pa.float32()) for f in feature_names(features))))
+    keys = _fields("row_id qid label doc_id?" if doc_id else "row_id qid label", qid)
+    return pa.schema([*keys, *(pa.field(f, pa.float32(), nullable=False) for f in feature_names(features))])
 
 
-_TRAINING: Final = _required(("weight", pa.float32()), ("grade", pa.uint8()))
-
-
-def prepared(features: int, *, qid: pa.DataType, doc_id: bool, graded: bool = False) -> pa.Schema:
-    """PREPARED: JUDGMENTS plus ``weight`` float32, and for a graded arm ``grade`` uint8, which it trains on.
+def with_training(judgments: pa.Schema, *, graded: bool) -> pa.Schema:
+    """PREPARED: JUDGMENTS plus ``weight``, and for a graded arm ``grade``, which it trains on.
 
     ``label`` is as judged. ``grade`` is 0 for an easy negative, 1 for a hard one and ``label + 1`` for a
     positive.
     """
-    return with_training(judgments(features, qid=qid, doc_id=doc_id), graded=graded)
-
-
-def with_training(judgments: pa.Schema, *, graded: bool) -> pa.Schema:
-    """Return a schema of JUDGMENTS with the columns that make it one of PREPARED."""
-    return pa.schema([*judgments, *_TRAINING[: 2 if graded else 1]])
+    return pa.schema([*judgments, *_fields("weight grade" if graded else "weight")])
 
 
 def row_ids() -> pa.Schema:
     """Rows of the training split by their key alone."""
-    return pa.schema(_required(("row_id", pa.int64())))
+    return pa.schema(_fields("row_id"))
 
 
 def scores(*, qid: pa.DataType, first_kept_round: bool = False) -> pa.Schema:
@@ -82,13 +88,8 @@ def scores(*, qid: pa.DataType, first_kept_round: bool = False) -> pa.Schema:
     Those that the last choice of an arm with rounds went by have ``first_kept_round``: the earlier round, from 1,
     that first kept the row; null where none did.
     """
-    schema = pa.schema(
-        _required(
-            ("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8()),
-            ("score", pa.float64()), ("fold", pa.int16()),
-        )
-    )  # fmt: skip
-    return schema.append(pa.field("first_kept_round", pa.uint8())) if first_kept_round else schema
+    columns = "row_id qid label score fold"
+    return pa.schema(_fields(columns + " first_kept_round?" if first_kept_round else columns, qid))
 
 
 def selection(*, qid: pa.DataType, bags: bool = False, graded: bool = False) -> pa.Schema:
@@ -101,70 +102,31 @@ def selection(*, qid: pa.DataType, bags: bool = False, graded: bool = False) -> 
     set b keeps the row, and ``kept`` is true when one does.
     Both ``score`` and ``neg_rank`` are null for the arm `all`, which needs none.
     """
-    schema = pa.schema(
-        [
-            *_required(("row_id", pa.int64()), ("qid", qid), ("label", pa.uint8())),
-            pa.field("score", pa.float64()),
-            pa.field("neg_rank", pa.uint32()),
-            *_required(("kept", pa.bool_()), ("weight", pa.float32()), ("reason", pa.string())),
-        ]
-    )  # fmt: skip
-    schema = schema.append(_TRAINING[1]) if graded else schema
-    return schema.append(_required(("bags", pa.uint32()))[0]) if bags else schema
+    columns = "row_id qid label score? neg_rank? kept weight reason"
+    columns += " grade" if graded else ""
+    columns += " bags" if bags else ""
+    return pa.schema(_fields(columns, qid))
 
 
 def metrics(*, qid: pa.DataType) -> pa.Schema:
     """METRICS: ``fold`` is 1 for a source without folds; ``ndcg`` is null without a relevant document."""
-    return pa.schema(
-        [
-            *_required(
-                ("arm", pa.string()), ("split", pa.string()), ("fold", pa.int16()),
-                ("qid", qid), ("cutoff", pa.int16()),
-            ),
-            pa.field("ndcg", pa.float64()),
-        ]
-    )  # fmt: skip
+    return pa.schema(_fields("arm split fold qid cutoff ndcg?", qid))
 
 
 SUMMARY: Final = pa.schema(
-    [
-        *_required(
-            ("arm", pa.string()), ("split", pa.string()), ("cutoff", pa.int16()),
-            ("queries", pa.int64()), ("queries_empty", pa.int64()),
-        ),
-        pa.field("ndcg", pa.float64()),
-        pa.field("ndcg_empty0", pa.float64()),
-        pa.field("ndcg_empty1", pa.float64()),
-        pa.field("low", pa.float64()),
-        pa.field("high", pa.float64()),
-        pa.field("delta", pa.float64()),
-        pa.field("delta_low", pa.float64()),
-        pa.field("delta_high", pa.float64()),
-        pa.field("p", pa.float64()),
-        pa.field("p_holm", pa.float64()),
-        pa.field("delta_random", pa.float64()),
-        pa.field("p_random", pa.float64()),
-        *_required(
-            ("rows", pa.int64()), ("rows_fraction", pa.float64()), ("negatives_fraction", pa.float64()),
-        ),
-        pa.field("train_seconds", pa.float64()),
-        pa.field("recommended", pa.bool_()),
-    ]
-)  # fmt: skip
+    _fields(
+        "arm split cutoff queries queries_empty ndcg? ndcg_empty0? ndcg_empty1? low? high?"
+        " delta? delta_low? delta_high? p? p_holm? delta_random? p_random?"
+        " rows rows_fraction negatives_fraction train_seconds? recommended?"
+    )
+)
 """SUMMARY: ``ndcg`` is the mean over queries with a relevant document; ``ndcg_empty0`` and ``ndcg_empty1``
 count a query without one as 0 or as 1. ``low``/``high``: 95 % bootstrap interval of ``ndcg``. ``delta``:
 difference to `all` on the same queries, with its interval, p and Holm-adjusted p; ``delta_random``:
 difference to `random` at the same fraction; both null where the run does not hold the other arm.
 ``recommended`` is null where there is nothing to decide on, or no `all` to decide against."""
 
-SEARCH: Final = pa.schema(
-    [
-        *_required(("rung", pa.int16()), ("arm", pa.string()), ("trees", pa.int32())),
-        pa.field("rows", pa.int64()),
-        pa.field("ndcg_vali", pa.float64()),
-        *_required(("kept", pa.bool_())),
-    ]
-)
+SEARCH: Final = pa.schema(_fields("rung arm trees rows? ndcg_vali? kept"))
 """SEARCH: rungs count from 1, each one's candidates stand best first. ``trees``: ``ranker.trees`` of the rung;
 ``rows``: training rows, summed over folds; ``ndcg_vali``: mean at the deciding cutoff over the validation
 queries with a relevant document. The last two are null where LightGBM failed."""

@@ -19,14 +19,12 @@ from typing import IO, Any, Final, NamedTuple
 from pipeline.core.errors import SourceError, StorageError
 from pipeline.dataset.letor_blocks import DAMAGED, OPENERS
 
-_TARS: Final = {f".tar{suffix}": suffix for suffix in ("", *OPENERS)}
-_SHORT_TARS: Final = {f".t{suffix[1:]}": suffix for suffix in OPENERS}
-_KINDS: Final = {".zip": "zip", **_TARS, **_SHORT_TARS}
+_TARS: Final = {f"{tar}{suffix[1:]}": suffix for tar in (".tar.", ".t") for suffix in OPENERS}
+_KINDS: Final = {".zip": "zip", ".tar": "", **_TARS}
 _ZIP_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _BROKEN: Final = (*DAMAGED, tarfile.TarError, zipfile.BadZipFile)
-_FILTER: Final[dict[str, Any]] = (
-    {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-)  # from 3.11.4 on
+# From Python 3.11.4 on.
+_FILTER: Final[dict[str, Any]] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 _CHUNK_BYTES: Final = 1 << 16
 _REMEDY: Final = "fetch or pack it again"
 
@@ -71,11 +69,11 @@ class Archive:
         return sum(self.sizes[self._inside(file)] for file in files)
 
     def unpack(self, files: Collection[Path], into: Path, *, advance: Advance) -> None:
-        """Unpack some files of the archive.
+        """Unpack some files, named as here, to the same places below ``into``, a directory to make.
 
         Args:
-            files: As they are named here, below ``path``.
-            into: Directory to make; a file's place below it is its place below the archive.
+            files: The files, below ``path``.
+            into: The directory.
             advance: Told the bytes of the archive read since the last call.
 
         Raises:
@@ -172,10 +170,8 @@ def _zip_members(raw: IO[bytes], path: Path) -> Iterator[_Member]:
                 continue
             if info.flag_bits & 1:
                 raise _refused(stored, "is encrypted; pack it without a password", path)
-            if info.compress_type not in _ZIP_METHODS:
-                raise _refused(
-                    stored, f"is compressed by method {info.compress_type}; pack it with deflate", path
-                )
+            if (method := info.compress_type) not in _ZIP_METHODS:
+                raise _refused(stored, f"is compressed by method {method}; pack it with deflate", path)
             info.filename = name
             yield _Member(stored, name, info.file_size, partial(packed.extract, info))
 

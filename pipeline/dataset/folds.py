@@ -14,21 +14,13 @@ PARTITIONS = ("S1", "S2", "S3", "S4", "S5")
 
 @dataclass(frozen=True)
 class Fold:
-    """One train/vali/test arrangement; each entry names split directories of the dataset.
+    """One train/vali/test arrangement: the splits of the dataset to train on, to choose by and to report on."""
 
-    Attributes:
-        number: From 1.
-        train: Splits to train on.
-        vali: Splits to choose by.
-        test: Splits to report on.
-        folds: How many folds there are.
-    """
-
-    number: int
+    number: int  # from 1
     train: tuple[str, ...]
     vali: tuple[str, ...]
     test: tuple[str, ...]
-    folds: int = 1
+    folds: int = 1  # how many there are
 
     @property
     def prefix(self) -> str:
@@ -44,39 +36,26 @@ def rotation() -> list[Fold]:
 
     Fold i trains on three, validates on the fourth and tests on the fifth.
     """
-    folds = []
-    for i in range(5):
-        order = [PARTITIONS[(i + j) % 5] for j in range(5)]
-        folds.append(Fold(i + 1, tuple(order[:3]), (order[3],), (order[4],), folds=5))
-    return folds
+    orders = [PARTITIONS[i:] + PARTITIONS[:i] for i in range(5)]
+    return [Fold(i, order[:3], order[3:4], order[4:], folds=5) for i, order in enumerate(orders, start=1)]
 
 
 def of_splits(splits: Sequence[str]) -> list[Fold]:
     """Return the folds that a dataset's split names describe."""
     if set(PARTITIONS) <= set(splits):
         return rotation()
-    numbers = sorted(
-        {int(name.split("/")[0].removeprefix("Fold")) for name in splits if name.startswith("Fold")}
-    )
-    if numbers:
-        return [
-            Fold(n, (f"Fold{n}/train",), (f"Fold{n}/vali",), (f"Fold{n}/test",), folds=len(numbers))
-            for n in numbers
-        ]
-    return [Fold(1, ("train",), ("vali",), ("test",))]
+    names = {name.partition("/")[0] for name in splits if name.startswith("Fold")}
+    if not names:
+        return [Fold(1, ("train",), ("vali",), ("test",))]
+    numbers = sorted(int(name.removeprefix("Fold")) for name in names)
+    return [
+        Fold(n, (f"Fold{n}/train",), (f"Fold{n}/vali",), (f"Fold{n}/test",), folds=len(numbers))
+        for n in numbers
+    ]
 
 
 def assign_groups(queries: int, groups: int, *, seed: int) -> npt.NDArray[np.int16]:
-    """Assign queries at random to groups whose sizes differ by one at most.
-
-    Args:
-        queries: Number of queries, in an order that does not depend on the machine.
-        groups: Number of groups.
-        seed: Seed of the shuffle.
-
-    Returns:
-        The group of each query, int16, shape ``(queries,)``.
-    """
+    """Assign queries at random to groups whose sizes differ by one at most: shape ``(queries,)``, from 0."""
     group = np.empty(queries, dtype=np.int16)
     group[np.random.default_rng(seed).permutation(queries)] = np.arange(queries) % groups
     return group
@@ -99,14 +78,9 @@ def split_queries(queries: int, shares: dict[str, float], *, seed: int, where: A
     """
     sizes = [max(1, round(share * queries)) for share in shares.values()]
     if sum(sizes) >= queries:
-        raise SourceError(
-            f"{queries} queries are too few to hold out {' and '.join(shares)}; give separate files",
-            file=where,
-        )
-    order = np.random.default_rng(seed).permutation(queries)
+        what = f"{queries} queries are too few to hold out {' and '.join(shares)}; give separate files"
+        raise SourceError(what, file=where)
     group = np.zeros(queries, dtype=np.int16)
-    start = 0
-    for position, size in enumerate(sizes, start=1):
-        group[order[start : start + size]] = position
-        start += size
+    positions = np.repeat(np.arange(1, len(sizes) + 1), sizes)
+    group[np.random.default_rng(seed).permutation(queries)[: sum(sizes)]] = positions
     return group

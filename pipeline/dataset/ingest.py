@@ -24,7 +24,7 @@ from pipeline.dataset.folds import of_splits
 from pipeline.dataset.letor_blocks import Limits
 from pipeline.dataset.regroup import finish, query_runs
 from pipeline.dataset.sources import Source, SplitSource, is_parquet
-from pipeline.dataset.staging import BUCKET_BYTES, Output, StagedSplit, final_schema, stage
+from pipeline.dataset.staging import BUCKET_BYTES, Output, StagedSplit, common_schema, stage
 
 Advance = Callable[[int], None]
 
@@ -42,7 +42,9 @@ def run(
     rows_per_group: int | None = None,
     bucket_bytes: int = BUCKET_BYTES,
 ) -> dict[str, Any]:
-    """Read every file of ``source`` and write the dataset directory ``out``.
+    """Read every file of ``source`` and write the dataset directory ``out``; return what its dataset.json says.
+
+    The bytes written do not depend on ``threads``, ``limits`` and ``bucket_bytes``.
 
     Args:
         source: Where the data is.
@@ -50,14 +52,11 @@ def run(
         config: What missing values become.
         split: Shares of the queries for splits held out of a file.
         seed: Seed of that split.
-        threads: Threads that parse text; the bytes written do not depend on it.
+        threads: Threads that parse text.
         advance: Told the source bytes read since the last call.
         limits: How much text is read and held at once.
         rows_per_group: Rows a row group aims at; None for what suits readers.
         bucket_bytes: Bytes of rows that are brought in order at a time.
-
-    Returns:
-        What ``dataset.json`` says: features, id types, and per split rows, queries and labels.
 
     Raises:
         SourceError: With file, line and column of the first thing that is wrong.
@@ -77,7 +76,7 @@ def run(
             raise SourceError("no rows", file=part.files[0])
         # A fold trains on several partitions, so their row ids go on from one to the next.
         first_row = first_row + staged[-1].rows if source.layout == "partitions" else 0
-    schema = final_schema(staged)
+    schema = common_schema(done.schema for done in staged)
     if not features_of(schema.names):
         raise SourceError("no row has a feature, such as 1:0.5", file=source.files[0])
     shutil.rmtree(unpacked, ignore_errors=True)
@@ -100,26 +99,17 @@ def run(
 
 
 def require_contrast(source: Source, splits: dict[str, dict[str, int]]) -> None:
-    """Raise :class:`SourceError` unless every fold's training lists have positives and negatives.
-
-    Args:
-        source: What was read.
-        splits: What ``dataset.json`` says of each split.
-    """
+    """Raise :class:`SourceError` unless every fold trains on positives and negatives, by ``dataset.json``."""
     for fold in of_splits(list(splits)):
         rows = sum(splits[name]["rows"] for name in fold.train)
         negatives = sum(splits[name]["negatives"] for name in fold.train)
         lists = " and ".join(fold.train)
         if negatives == rows:
-            raise SourceError(
-                f"no relevant row: every label of {lists} is 0, so there is nothing to learn",
-                file=source.path,
-            )
+            what = f"no relevant row: every label of {lists} is 0, so there is nothing to learn"
+            raise SourceError(what, file=source.path)
         if negatives == 0:
-            raise SourceError(
-                f"no negatives: no label of {lists} is 0, so there is nothing to select from",
-                file=source.path,
-            )
+            what = f"no negatives: no label of {lists} is 0, so there is nothing to select from"
+            raise SourceError(what, file=source.path)
 
 
 def _overlaps(source: Source, out: Path, names: list[str]) -> list[str]:

@@ -1,7 +1,6 @@
 """A block of LETOR lines as Arrow record batches: what the kernel leaves to Python, and its errors."""
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from functools import lru_cache
@@ -209,13 +208,7 @@ def _array(values: np.ndarray, kind: pa.DataType, rows: int, valid: np.ndarray |
 
 
 def _strings(data: memoryview, span: np.ndarray, name: str) -> tuple[pa.Array, _BadTokenError | None]:
-    """Return the pieces of ``data`` as strings, empty ones null; or the first that is not UTF-8.
-
-    Args:
-        data: The text.
-        span: int32 [rows, 2], start and stop of each piece, in the order of the text.
-        name: What a piece is, for the message.
-    """
+    """Return the pieces of ``data`` that ``span`` cuts as strings, empty ones null; or the first not UTF-8."""
     # The text as one array of pieces and what lies between them, of which every second one is taken.
     between = pa.BinaryArray.from_buffers(
         pa.binary(), max(0, span.size - 1), [None, pa.py_buffer(span), pa.py_buffer(data)]
@@ -225,18 +218,16 @@ def _strings(data: memoryview, span: np.ndarray, name: str) -> tuple[pa.Array, _
     try:
         return pieces.cast(pa.string()), None
     except pa.ArrowInvalid:
-        first = bisect_left(range(len(span)), True, key=lambda row: not _is_utf8(pieces[: row + 1]))
-    start, stop = span[first].tolist()
-    what = f"{name} {_shown(bytes(data[start:stop]))} is not UTF-8; convert the file to UTF-8"
+        start, token = next((s, bytes(data[s:e])) for s, e in span.tolist() if not _is_utf8(data[s:e]))
+    what = f"{name} {_shown(token)} is not UTF-8; convert the file to UTF-8"
     return pieces, _BadTokenError(what, start)
 
 
-def _is_utf8(pieces: pa.Array) -> bool:
+def _is_utf8(piece: memoryview) -> bool:
     try:
-        pieces.cast(pa.string())
-    except pa.ArrowInvalid:
+        return str(piece, "utf-8") is not None
+    except UnicodeDecodeError:
         return False
-    return True
 
 
 def _python_float(token: bytes) -> float | None:

@@ -54,10 +54,8 @@ def read_parquet(
             if progress:
                 progress((at or path).stat().st_size // part.num_row_groups)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise SourceError(
-            f"not a readable Parquet file ({reason}); fetch or write it again", file=path
-        ) from None
+        what = f"not a readable Parquet file ({str(error).splitlines()[0]}); fetch or write it again"
+        raise SourceError(what, file=path) from None
 
 
 def _columns(names: list[str], path: Path) -> list[str]:
@@ -77,10 +75,7 @@ def _checked(
     batch: pa.RecordBatch, path: Path, row: int, fill: float, sentinel: float | None
 ) -> pa.RecordBatch:
     """Bring one batch to the types and the label range of JUDGMENTS; ``row`` is the number of its first."""
-    columns = {
-        "qid": _query_ids(batch["qid"], path, row),
-        "label": _labels(batch["label"], path, row),
-    }
+    columns = {"qid": _query_ids(batch["qid"], path, row), "label": _labels(batch["label"], path, row)}
     for name in batch.schema.names:
         if name == "doc_id":
             columns[name] = _cast(batch[name], pa.string(), f"column {name!r}", path)
@@ -146,8 +141,7 @@ def _feature(values: pa.Array, name: str, path: Path, fill: float, sentinel: flo
         raise SourceError(f"column {name!r} is {values.type}; a feature must be a number", file=path)
     if sentinel is not None:
         # In single precision Istella's 1.79769313486e+308 is infinity.
-        exact = values.cast(pa.float32() if pa.types.is_float32(values.type) else pa.float64(), safe=False)
-        with np.errstate(over="ignore"):
-            given = np.float32(sentinel) if pa.types.is_float32(values.type) else np.float64(sentinel)
-        values = pc.if_else(pc.equal(exact, pa.scalar(given)), pa.scalar(np.nan, exact.type), exact)
+        kind = pa.float32() if pa.types.is_float32(values.type) else pa.float64()
+        exact, given = values.cast(kind, safe=False), pa.array([sentinel]).cast(kind, safe=False)
+        values = pc.if_else(pc.equal(exact, given[0]), pa.scalar(np.nan, kind), exact)
     return values.cast(pa.float32(), safe=False).fill_null(pa.scalar(fill, pa.float32()))

@@ -8,7 +8,6 @@ repeat, as in a sparse column of mostly zeros. The bytes depend on the rows alon
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -71,15 +70,10 @@ class PartWriter:
     """Write tables of one schema to a Parquet part, in row groups of whole queries.
 
     A context manager. A query is whole when its rows arrive one after another. A row group ends with the query
-    that reaches its aim, and no more than one group and the last table wait in memory.
+    that reaches its aim, ``rows`` or what suits readers; one group and the last table may wait in memory.
 
-    Args:
-        path: The part.
-        schema: Of every table.
-        compression: Of every column.
-        rows: Rows a row group aims at; None for what suits readers.
-        background: Write groups in a thread of their own, one at a time, while the rows of the next arrive; the
-            bytes are the same.
+    With ``background``, groups are written in a thread of their own, one at a time, while the rows of the next
+    arrive; the bytes are the same.
     """
 
     def __init__(
@@ -103,9 +97,7 @@ class PartWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None and (self._rows or self._writer is None):
                 self._write_group(self._rows)
@@ -134,13 +126,13 @@ class PartWriter:
     def _write_group(self, rows: int) -> None:
         """Write the first ``rows`` of those waiting."""
         waiting = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
+        group, rest = waiting.slice(0, rows), waiting.slice(rows)
         if self._writing is not None:
             self._writing.result()
         if self._pool is None:
-            self._put(waiting.slice(0, rows))
+            self._put(group)
         else:
-            self._writing = self._pool.submit(self._put, waiting.slice(0, rows))
-        rest = waiting.slice(rows)
+            self._writing = self._pool.submit(self._put, group)
         self._waiting, self._rows = ([rest], rest.num_rows) if rest.num_rows else ([], 0)
         starts = self._starts - rows
         self._starts = starts[starts >= self._target]
@@ -182,13 +174,11 @@ def write_table(path: Path, frame: pl.DataFrame, schema: pa.Schema) -> None:
     # Ids count up and scores hardly repeat: looking for a dictionary of them is half the work of writing, and
     # zstd, which saves a twentieth of what scores take, is half the work of reading.
     few = [field.name for field in schema if field.name != "row_id" and not pa.types.is_floating(field.type)]
-    deltas = {"row_id": "DELTA_BINARY_PACKED"} if "row_id" in schema.names else None
-    compressions = {name: "lz4" if name == "score" else "zstd" for name in schema.names}
     options = {
-        "compression": compressions,
-        "compression_level": {name: 1 for name, kind in compressions.items() if kind == "zstd"},
+        "compression": {name: "lz4" if name == "score" else "zstd" for name in schema.names},
+        "compression_level": {name: 1 for name in schema.names if name != "score"},
         "use_dictionary": few,
-        "column_encoding": deltas,
+        "column_encoding": {"row_id": "DELTA_BINARY_PACKED"} if "row_id" in schema.names else None,
     }
     pq.write_table(table, path, row_group_size=1 << 20, **options)
 
@@ -205,10 +195,8 @@ def open_part(path: Path) -> pq.ParquetFile:
     except FileNotFoundError:
         raise StorageError(f"{path}: not there; run the earlier stage again") from None
     except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise StorageError(
-            f"{path}: not a readable Parquet file ({reason}); delete it and run again"
-        ) from None
+        what = f"not a readable Parquet file ({str(error).splitlines()[0]}); delete it and run again"
+        raise StorageError(f"{path}: {what}") from None
 
 
 def compression_of(files: Sequence[Path]) -> "Compression":
@@ -236,12 +224,10 @@ Read = Callable[[Sequence[str]], Iterable[pa.Table]]
 
 
 def reader(files: Sequence[Path], *, columns: Sequence[str], most_values: int) -> Read:
-    """Return a function that yields the row groups each time it is called, from memory if they are small.
+    """Return a function that yields the row groups each time it is called.
 
-    Args:
-        files: The parts.
-        columns: Those that will be asked for.
-        most_values: Rows times columns that are held, at most.
+    They are held in memory where rows times ``columns``, those that will be asked for, are at most
+    ``most_values``.
     """
     if count_rows(files) * len(columns) > most_values:
         return lambda names: row_groups(files, columns=names)

@@ -22,18 +22,15 @@ from pipeline.dataset.staging import Output, StagedSplit
 def finish(
     staged: StagedSplit, out: Path, schema: pa.Schema, output: Output, *, shares: dict[str, float], seed: int
 ) -> list[str]:
-    """Turn a staged split into the final parts of it and of the splits held out of it.
+    """Turn a staged split into the final parts of it and of the splits held out of it; return notices.
 
     Args:
         staged: The split; its files are moved or read.
         out: The dataset's directory.
         schema: The final schema.
         output: How parts are written.
-        shares: Share of the queries per held-out split.
-        seed: Seed of that split.
-
-    Returns:
-        Notices for the user.
+        shares: Share of the queries per held-out split, which are drawn by ``seed``.
+        seed: The run's seed.
 
     Raises:
         SourceError: There are too few queries to hold any out.
@@ -52,7 +49,7 @@ def finish(
         group = split_queries(queries.height, wanted, seed=key, where=staged.source.files[0])
     # Independent of the file's order: which queries are held out follows from their sorted ids.
     by_id = queries.sort("qid").with_columns(pl.Series("split", group)).sort("split", "rank")
-    _regroup(staged, out, names, by_id, schema, output)
+    _regroup(staged.files, [out / name for name in names], by_id, schema, output)
     if len(names) > 1:
         counts = by_id["split"].value_counts().sort("split")["count"].to_list()
         parts_of = ", ".join(f"{n} {name.rpartition('/')[2]}" for name, n in zip(names, counts, strict=True))
@@ -85,50 +82,44 @@ def _rewrite(files: list[Path], directory: Path, schema: pa.Schema, output: Outp
 
 
 def _regroup(
-    staged: StagedSplit,
-    out: Path,
-    names: list[str],
-    queries: pl.DataFrame,
-    schema: pa.Schema,
-    output: Output,
+    files: list[Path], splits: list[Path], queries: pl.DataFrame, schema: pa.Schema, output: Output
 ) -> None:
-    """Bring each query's rows together, in the order of ``queries`` (split, then first appearance)."""
+    """Write each query's rows together, in the order of ``queries`` (split, then first appearance)."""
     bytes_before = pl.col("rows").cum_sum() * (4 * len(features_of(schema.names)) + 32)
     queries = queries.with_columns(
         bucket=(bytes_before // output.bucket_bytes).rle_id() if queries.height else pl.lit(0),
         order=pl.int_range(pl.len()),
     ).select("qid", "split", "bucket", "order")
-    buckets = _scatter(staged.files, queries, schema, output)
-    writers = {}
+    buckets = _scatter(files, queries, schema, output)
     with ExitStack() as open_parts:
-        for number, name in enumerate(names):
-            (out / name).mkdir(parents=True)
-            file = out / name / "part-00000.parquet"
-            writers[number] = open_parts.enter_context(output.writer(file, schema))
-        for files in buckets:
-            rows = pl.concat([pl.DataFrame(output.conform(t, schema)) for t in parts.row_groups(files)])
+        writers = []
+        for directory in splits:
+            directory.mkdir(parents=True)
+            writers.append(open_parts.enter_context(output.writer(directory / "part-00000.parquet", schema)))
+        for bucket in buckets:
+            rows = pl.concat([pl.DataFrame(output.conform(t, schema)) for t in parts.row_groups(bucket)])
             ordered = rows.join(queries, on="qid", how="left").sort("order", "row_id")
-            for (number,), chunk in ordered.group_by(["split"], maintain_order=True):
-                table = chunk.drop("split", "bucket", "order").to_arrow()
-                writers[int(number)].write(parts.conform(table, schema))
+            _distribute(ordered, "split", writers, schema)
 
 
-def _scatter(
-    staged: list[Path], queries: pl.DataFrame, schema: pa.Schema, output: Output
-) -> list[list[Path]]:
+def _scatter(files: list[Path], queries: pl.DataFrame, schema: pa.Schema, output: Output) -> list[list[Path]]:
     """Distribute staged rows to buckets that fit in memory; one bucket needs no copy."""
     count = int(queries["bucket"].max() or 0) + 1  # type: ignore[arg-type]
     if count == 1:
-        return [staged]
-    files = [staged[0].with_name(f"bucket-{number:05d}.parquet") for number in range(count)]
+        return [files]
+    buckets = [files[0].with_name(f"bucket-{number:05d}.parquet") for number in range(count)]
     # All buckets together hold no more rows in memory than the writer of one split does.
     rows_per_group = output.rows_per_group or parts.rows_per_group(len(features_of(schema.names)))
     share = max(rows_per_group // count, 1)
     with ExitStack() as open_parts:
-        writers = [open_parts.enter_context(parts.PartWriter(file, schema, rows=share)) for file in files]
-        for table in parts.row_groups(staged):
+        writers = [open_parts.enter_context(parts.PartWriter(file, schema, rows=share)) for file in buckets]
+        for table in parts.row_groups(files):
             rows = pl.DataFrame(output.conform(table, schema))
-            rows = rows.join(queries.select("qid", "bucket"), on="qid", how="left")
-            for (number,), chunk in rows.group_by(["bucket"], maintain_order=True):
-                writers[int(number)].write(parts.conform(chunk.drop("bucket").to_arrow(), schema))
-    return [[file] for file in files]
+            _distribute(rows.join(queries, on="qid", how="left"), "bucket", writers, schema)
+    return [[file] for file in buckets]
+
+
+def _distribute(rows: pl.DataFrame, column: str, writers: list[parts.PartWriter], schema: pa.Schema) -> None:
+    """Write each row by the writer that ``column`` numbers."""
+    for (number,), chunk in rows.group_by([column], maintain_order=True):
+        writers[int(number)].write(parts.conform(chunk.to_arrow(), schema))

@@ -99,18 +99,14 @@ def _find(tree: _Tree, directory: Path, spellings: tuple[str, ...]) -> tuple[Pat
     found = []
     for path in tree.children(directory):
         stem = None if path.name.startswith(".") else _stem(tree, path)
-        if stem is None or not any(
-            stem == s or stem.endswith((f".{s}", f"_{s}", f"-{s}")) for s in spellings
-        ):
+        if stem is None or re.split("[._-]", stem)[-1] not in spellings:
             continue
-        files = _parquet_parts(tree, path) if tree.is_dir(path) else (path,)
-        if files:
+        if files := _parquet_parts(tree, path) if tree.is_dir(path) else (path,):
             found.append(files)
     if len(found) > 1:
         names = " and ".join(str(files[0].relative_to(directory)) for files in found[:2])
-        raise SourceError(
-            f"two files for {spellings[0]!r}: {names}; put one data set in a directory", file=directory
-        )
+        what = f"two files for {spellings[0]!r}: {names}; put one data set in a directory"
+        raise SourceError(what, file=directory)
     return found[0] if found else ()
 
 
@@ -138,25 +134,20 @@ def locate(path: Path) -> Source:
             like LETOR data.
     """
     try:
-        return _locate(path)
-    except OSError as error:
-        raise SourceError(
-            f"cannot be read ({error.strerror or error})", file=error.filename or path
-        ) from None
-
-
-def _locate(path: Path) -> Source:
-    if not path.exists():
+        if path.is_dir():
+            if (found := _directory(_Disk(), path)) is None:
+                raise _nothing(_Disk(), path)
+            return Source(path, *found)
+        if path.is_file():
+            return _one_file(path) if kind_of(path) is None else _packed(path)
+        if path.exists():
+            raise SourceError("neither a file nor a directory; save the data to a file first", file=path)
         near = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-        beside = f"; {path.parent} has: {', '.join(near[:8])}" if near else ""
-        raise SourceError(f"no such file or directory{beside}", file=path)
-    if path.is_file():
-        return _packed(path) if kind_of(path) is not None else _one_file(path, (path,))
-    if not path.is_dir():
-        raise SourceError("neither a file nor a directory; save the data to a file first", file=path)
-    if (found := _directory(_Disk(), path)) is not None:
-        return Source(path, *found)
-    raise _nothing(_Disk(), path)
+    except OSError as error:
+        reason, file = error.strerror or error, error.filename or path
+        raise SourceError(f"cannot be read ({reason})", file=file) from None
+    beside = f"; {path.parent} has: {', '.join(near[:8])}" if near else ""
+    raise SourceError(f"no such file or directory{beside}", file=path)
 
 
 def _packed(path: Path) -> Source:
@@ -166,11 +157,11 @@ def _packed(path: Path) -> Source:
     while True:
         if (found := _directory(tree, directory)) is not None:
             return Source(path, *found, archive=tree)
-        inner = [child for child in tree.children(directory) if tree.is_dir(child)]
-        files = [child for child in tree.children(directory) if not tree.is_dir(child)]
-        data = [file for file in files if _stem(tree, file) is not None]
+        children = tree.children(directory)
+        inner = [child for child in children if tree.is_dir(child)]
+        data = tuple(child for child in children if _stem(tree, child) is not None)
         if not inner and len(data) == 1:
-            return Source(path, "file", (_held_out_of(tuple(data)),), archive=tree)
+            return Source(path, "file", (_held_out_of(data),), archive=tree)
         if len(inner) != 1:
             raise _nothing(tree, directory)
         directory = inner[0]
@@ -178,9 +169,8 @@ def _packed(path: Path) -> Source:
 
 def _nothing(tree: _Tree, directory: Path) -> SourceError:
     names = ", ".join([p.name for p in tree.children(directory)][:8]) or "nothing"
-    return SourceError(
-        f"no train/vali/test files, Fold1..Fold5 or S1..S5 here; it has: {names}", file=directory
-    )
+    what = f"no train/vali/test files, Fold1..Fold5 or S1..S5 here; it has: {names}"
+    return SourceError(what, file=directory)
 
 
 def _directory(tree: _Tree, path: Path) -> tuple[SourceKind, tuple[SplitSource, ...]] | None:
@@ -204,10 +194,10 @@ def _held_out_of(files: tuple[Path, ...]) -> SplitSource:
     return SplitSource("train", files, hold_out=("vali", "test"))
 
 
-def _one_file(path: Path, files: tuple[Path, ...]) -> Source:
+def _one_file(path: Path) -> Source:
     if path.suffix.lower() in _PACKED_OTHERWISE:
         raise SourceError("cannot be read in place; unpack it, or pack it as .zip or .tar.gz", file=path)
-    return Source(path, "file", (_held_out_of(files),))
+    return Source(path, "file", (_held_out_of((path,)),))
 
 
 def _folds(tree: _Tree, path: Path) -> tuple[SplitSource, ...]:
@@ -222,10 +212,9 @@ def _folds(tree: _Tree, path: Path) -> tuple[SplitSource, ...]:
         folds[number] = fold
     absent = next((number for number in range(1, max(folds, default=0)) if number not in folds), None)
     if absent is not None:
-        raise SourceError(
-            f"has {folds[max(folds)].name} and no Fold{absent}; to run on one fold, name its directory",
-            file=path,
-        )
+        last = folds[max(folds)].name
+        what = f"has {last} and no Fold{absent}; to run on one fold, name its directory"
+        raise SourceError(what, file=path)
     splits: list[SplitSource] = []
     for number in sorted(folds):
         found = _splits(tree, folds[number], prefix=f"Fold{number}/")

@@ -42,24 +42,21 @@ class Output:
 
 @dataclass(frozen=True)
 class StagedSplit:
-    """A split as first written, and what its widest part needed."""
+    """A split as first written."""
 
     source: SplitSource
     files: list[Path]
     rows: int
-    features: int
-    text_qid: bool
-    doc_id: bool
+    schema: pa.Schema  # fits the rows of every file
 
 
-def final_schema(splits: Iterable[StagedSplit]) -> pa.Schema:
-    """Return the schema that fits the rows of all splits."""
-    splits = list(splits)
-    return judgments(
-        max(split.features for split in splits),
-        qid=QID_TEXT if any(split.text_qid for split in splits) else QID_INT,
-        doc_id=any(split.doc_id for split in splits),
-    )
+def common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """Return the JUDGMENTS that the rows of all these schemas fit."""
+    schemas = list(schemas)
+    features = max(len(features_of(schema.names)) for schema in schemas)
+    integers = all(schema.field("qid").type == QID_INT for schema in schemas)
+    doc_id = any("doc_id" in schema.names for schema in schemas)
+    return judgments(features, qid=QID_INT if integers else QID_TEXT, doc_id=doc_id)
 
 
 def stage(
@@ -71,7 +68,7 @@ def stage(
     first_row: int,
     background: bool,
 ) -> StagedSplit:
-    """Write batches as they come; a new part begins whenever one needs a wider schema than the last.
+    """Write a split's batches as they come; a new part begins whenever one needs a wider schema than the last.
 
     Args:
         source: The split.
@@ -83,23 +80,20 @@ def stage(
     """
     directory.mkdir(parents=True)
     files: list[Path] = []
-    features, text_qid, doc_id, rows = 0, False, False, 0
+    rows, schema = 0, judgments(0, qid=QID_INT, doc_id=False)
     writer: Any = None
     last: pa.Schema | None = None
     with ExitStack() as open_part:
         for batch in batches:
             if last is None or not batch.schema.equals(last):
-                last, known = batch.schema, (features, text_qid, doc_id)
-                features = max(features, len(features_of(last.names)))
-                text_qid = text_qid or last.field("qid").type != QID_INT
-                doc_id = doc_id or "doc_id" in last.names
-                if writer is None or known != (features, text_qid, doc_id):
+                last, before = batch.schema, schema
+                schema = common_schema([schema, last])
+                if writer is None or schema != before:
                     open_part.close()
                     files.append(directory / f"part-{len(files):05d}.parquet")
-                    schema = judgments(features, qid=QID_TEXT if text_qid else QID_INT, doc_id=doc_id)
                     writer = open_part.enter_context(output.writer(files[-1], schema, background=background))
             ids = np.arange(first_row + rows, first_row + rows + batch.num_rows, dtype=np.int64)
             column = pa.Int64Array.from_buffers(pa.int64(), len(ids), [None, pa.py_buffer(ids)])
             writer.write(output.conform(batch.add_column(0, schema.field("row_id"), column), schema))
             rows += batch.num_rows
-    return StagedSplit(source, files, rows, features, text_qid, doc_id)
+    return StagedSplit(source, files, rows, schema)

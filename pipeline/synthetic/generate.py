@@ -25,8 +25,7 @@ from pipeline.core.files import atomic_write, require_replaceable
 from pipeline.core.tables import QID_INT, judgments
 from pipeline.dataset import parts
 from pipeline.synthetic.encode import to_batch, to_lines
-from pipeline.synthetic.presets import FORMATS as FORMATS
-from pipeline.synthetic.presets import Format, Preset, find_preset
+from pipeline.synthetic.presets import FORMATS, Format, Preset, find_preset
 from pipeline.synthetic.world import Ints, Rows, make_rows, query_lengths
 
 METADATA_FILE: Final = "generate.json"
@@ -72,9 +71,10 @@ def run(
     block_rows: int = BLOCK_ROWS,
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write train, vali and test below ``out``; all of them or none.
+    """Write train, vali and test below ``out``, all of them or none; return the content of ``generate.json``.
 
-    Queries are whole and at least five, so there may be somewhat more than was asked for.
+    Queries are whole and at least five, so there may be somewhat more than was asked for. The bytes written do
+    not depend on ``threads``.
 
     Args:
         preset: One of :data:`pipeline.synthetic.presets.PRESETS`.
@@ -85,12 +85,9 @@ def run(
         documents: Per query, on average; None: the preset's number.
         kind: ``letor`` or ``parquet`` (the JUDGMENTS columns).
         compress: Write text as ``.gz``.
-        threads: Threads that make blocks; the bytes written do not depend on it.
+        threads: Blocks made at once.
         block_rows: Rows that a block aims at; rows and text do not depend on it.
         advance: Called with the rows (or bytes of text) made since the last call.
-
-    Returns:
-        The content of ``generate.json``: the arguments, rows and queries of each split, rows of each label.
 
     Raises:
         ConfigError: An argument is wrong, or ``out`` holds something else.
@@ -140,26 +137,15 @@ def _check(rows: int | None, text_bytes: int | None, seed: int, kind: str, compr
         raise ConfigError("--gzip is for text; Parquet is compressed in itself")
 
 
-# ---- Blocks -----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Block:
-    """Whole queries, ready to be written.
+    """Whole queries, ready to be written."""
 
-    Attributes:
-        queries: Their numbers.
-        rows: Of each query.
-        text_bytes: Of each query, before compression; 0 for Parquet.
-        labels: Rows of each label.
-        pieces: By split, what to write: bytes, or a record batch.
-    """
-
-    queries: Ints
-    rows: Ints
-    text_bytes: Ints
-    labels: Ints
-    pieces: dict[str, Any]
+    queries: Ints  # their numbers
+    rows: Ints  # of each query
+    text_bytes: Ints  # of each query, before compression; 0 for Parquet
+    labels: Ints  # rows of each label
+    pieces: dict[str, Any]  # by split, what to write: bytes, or a record batch
 
 
 def _make_block(preset: Preset, queries: Ints, *, seed: int, kind: Format, compress: bool) -> _Block:
@@ -223,9 +209,6 @@ def _until(
         finally:
             for future in pending:
                 future.cancel()
-
-
-# ---- Files ------------------------------------------------------------------------------------------------
 
 
 def _open(stem: Path, kind: Format, compress: bool, preset: Preset) -> Any:

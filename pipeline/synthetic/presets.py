@@ -14,36 +14,20 @@ MAX_DOCUMENTS: Final = 100_000
 
 @dataclass(frozen=True)
 class Preset:
-    """The shape of a data set.
+    """The shape of a data set. A column holds real numbers, counts, numbers from 0 to 1, flags or one per query."""
 
-    Attributes:
-        name: Its name; part of the key of every draw.
-        features: Number of features.
-        documents: Per query, on average; most queries have between a third and five thirds of it.
-        shares: Share of each label 0, 1, 2 ..., before some become unjudged.
-        kinds: Shares of the columns that hold real numbers, counts, numbers from 0 to 1, flags, and one number
-            per query.
-        noise: Weight of chance in the relevance, beside traits of standard deviation 1.7.
-        clearest: Highest correlation between a column and the trait it shows.
-        decimals: Fewest and most decimals of a number from 0 to 1.
-        present: Share of the rows that name a feature, over all columns.
-        sentinel: Share of the columns that hold the sentinel in about half of the rows.
-        unjudged: Share of the relevant documents that are labelled 0 all the same.
-        steady: Whether every query has the same number of documents.
-    """
-
-    name: str
+    name: str  # part of the key of every draw
     features: int
-    documents: int
-    shares: tuple[float, ...]
-    kinds: tuple[float, float, float, float, float]
-    noise: float = 1.2
-    clearest: float = 0.85
-    decimals: tuple[int, int] = (6, 6)
-    present: float = 1.0
-    sentinel: float = 0.0
-    unjudged: float = 0.0
-    steady: bool = False
+    documents: int  # per query, on average; most queries have between a third and five thirds of it
+    shares: tuple[float, ...]  # of each label 0, 1, 2 ..., before some become unjudged
+    kinds: tuple[float, float, float, float, float]  # share of the columns of each kind
+    noise: float = 1.2  # weight of chance in the relevance, beside traits of standard deviation 1.7
+    clearest: float = 0.85  # highest correlation between a column and the trait it shows
+    decimals: tuple[int, int] = (6, 6)  # fewest and most of a number from 0 to 1
+    present: float = 1.0  # share of the rows that name a feature, over all columns
+    sentinel: float = 0.0  # share of the columns that hold the sentinel in about half of the rows
+    unjudged: float = 0.0  # share of the relevant documents that are labelled 0 all the same
+    steady: bool = False  # whether every query has the same number of documents
 
 
 # Name, features, documents, shares of the labels, kinds of the columns.
@@ -53,23 +37,15 @@ _YAHOO = Preset(
 )
 _ISTELLA = Preset(
     "istella",
-    features=220,
-    documents=315,
-    shares=(0.97, 0.008, 0.01, 0.007, 0.005),
-    kinds=(0.35, 0.4, 0.1, 0.1, 0.05),
+    220,
+    315,
+    (0.97, 0.008, 0.01, 0.007, 0.005),
+    (0.35, 0.4, 0.1, 0.1, 0.05),
     noise=0.3,
     sentinel=0.1,
 )
 _LONG = Preset(
-    "long",
-    features=60,
-    documents=1000,
-    shares=(0.97, 0.02, 0.01),
-    kinds=(0.5, 0.3, 0.2, 0, 0),
-    noise=0.3,
-    clearest=0.97,
-    unjudged=0.5,
-    steady=True,
+    "long", 60, 1000, (0.97, 0.02, 0.01), (0.5, 0.3, 0.2, 0, 0), 0.3, clearest=0.97, unjudged=0.5, steady=True
 )
 PRESETS: Final = {preset.name: preset for preset in (_MSLR, _YAHOO, _ISTELLA, _LONG)}
 

@@ -36,20 +36,12 @@ _REAL, _COUNT, _UNIT, _FLAG, _QUERY = range(5)
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of some queries, one after another.
+    """The rows of some queries, one after another."""
 
-    Attributes:
-        qid: int64, shape ``(rows,)``: the query's number.
-        label: int64, shape ``(rows,)``.
-        values: int64, shape ``(features, rows)``: the value times ten to its column's decimals, or
-            :data:`ABSENT` or :data:`SENTINEL`.
-        decimals: int64, shape ``(features,)``.
-    """
-
-    qid: Ints
-    label: Ints
-    values: Ints
-    decimals: Ints
+    qid: Ints  # shape (rows,): the query's number
+    label: Ints  # shape (rows,)
+    values: Ints  # shape (features, rows): times ten to the column's decimals, or ABSENT or SENTINEL
+    decimals: Ints  # shape (features,)
 
 
 def query_lengths(preset: Preset, queries: Ints, *, seed: int) -> Ints:
@@ -62,13 +54,7 @@ def query_lengths(preset: Preset, queries: Ints, *, seed: int) -> Ints:
 
 
 def make_rows(preset: Preset, queries: Ints, *, seed: int) -> Rows:
-    """Return the rows of ``queries``.
-
-    Args:
-        preset: The shape.
-        queries: Numbers of queries, from 1, int64, shape ``(queries,)``.
-        seed: Of every draw.
-    """
+    """Return the rows of the queries with these numbers, which count from 1."""
     count = query_lengths(preset, queries, seed=seed)
     qid = np.repeat(queries, count)
     document = np.arange(len(qid)) - np.repeat(np.cumsum(count) - count, count)
@@ -130,24 +116,17 @@ def _thresholds(preset: Preset) -> Floats:
     return np.asarray(np.sort(found)[np.floor(below * len(found)).astype(np.int64)])
 
 
-# ---- Columns ----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Columns:
-    """What each column holds, as arrays of shape ``(features,)``.
+    """What each column holds, as arrays of shape ``(features,)``."""
 
-    A column's ``kind`` is ``_REAL`` to ``_QUERY``; ``clearness`` is its correlation with its trait, ``spread``
-    and ``shift`` its scale and offset, ``present`` the share of the rows that name it.
-    """
-
-    kind: Ints
+    kind: Ints  # _REAL to _QUERY
     trait: Ints
-    clearness: Floats
-    spread: Floats
-    shift: Floats
+    clearness: Floats  # correlation with the trait
+    spread: Floats  # scale
+    shift: Floats  # offset
     decimals: Ints
-    present: Floats
+    present: Floats  # share of the rows that name it
     sentinel: npt.NDArray[np.bool_]
 
 

@@ -25,7 +25,7 @@ def test_layouts_of_a_dataset():
     assert of_splits(["S5", "S4", "S3", "S2", "S1"]) == rotation()
     names = [f"Fold{n}/{split}" for n in (10, 2) for split in ("train", "vali", "test")]
     assert [fold.number for fold in of_splits(names)] == [2, 10]
-    assert of_splits(names)[0] == Fold(2, ("Fold2/train",), ("Fold2/vali",), ("Fold2/test",))
+    assert of_splits(names)[0] == Fold(2, ("Fold2/train",), ("Fold2/vali",), ("Fold2/test",), folds=2)
     assert of_splits(["train", "vali", "test"]) == [Fold(1, ("train",), ("vali",), ("test",))]
 
 

@@ -87,7 +87,7 @@ def test_the_prepared_set_has_both_columns(tmp_path):
         }
     )
     table = prepare.prepare(parts.conform(frame.to_arrow(), schema_for(frame)), chosen)
-    assert table.schema.equals(tables.prepared(4, qid=pa.int64(), doc_id=False, graded=True))
+    assert table.schema.equals(tables.with_training(schema_for(frame), graded=True))
     assert table["grade"].to_pylist() == [0, 1]
     assert table["label"].to_pylist() == frame["label"].gather([1, 3]).to_list()
 
@@ -97,7 +97,7 @@ def test_the_prepared_set_has_both_columns(tmp_path):
 
 def write_graded(path, frame):
     """Write a prepared set with grades."""
-    schema = tables.prepared(4, qid=tables.QID_INT, doc_id=False, graded=True)
+    schema = tables.with_training(tables.judgments(4, qid=tables.QID_INT, doc_id=False), graded=True)
     parts.write_table(path, frame.with_columns(weight=pl.lit(1.0, pl.Float32)).select(schema.names), schema)
     return path
 

@@ -1,7 +1,6 @@
 """The prepared set: the kept rows, their weights, their order, their bytes."""
 
 import polars as pl
-import pyarrow as pa
 import pytest
 
 from pipeline.core import tables
@@ -32,7 +31,7 @@ def test_by_hand():
     frame = judgments(1, 4)
     chosen = pl.DataFrame({"row_id": [3, 1], "weight": pl.Series([2.5, 1.0], dtype=pl.Float32)})
     table = prepare.prepare(parts.conform(frame.to_arrow(), schema_for(frame)), chosen)
-    assert table.schema.equals(tables.prepared(4, qid=pa.int64(), doc_id=False))
+    assert table.schema.equals(tables.with_training(schema_for(frame), graded=False))
     assert table["row_id"].to_pylist() == [1, 3]
     assert table["weight"].to_pylist() == [1.0, 2.5]
     assert table["f2"].to_pylist() == frame["f2"].gather([1, 3]).to_list()
@@ -57,7 +56,7 @@ def test_run_is_a_filter_and_a_join(tmp_path, name, text):
     assert made.equals(expected.select(made.columns))
     assert facts == {"rows": expected.height}
     assert parts.schema_of([tmp_path / "out" / "part-00000.parquet"]).equals(
-        tables.prepared(4, qid=pa.string() if text else pa.int64(), doc_id=text)
+        tables.with_training(schema_for(frame), graded=False)
     )
 
 
