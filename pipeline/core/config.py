@@ -3,6 +3,8 @@
 Thread counts are not settings: they never change a result, so they belong to the machine, not to the run.
 """
 
+import ast
+import inspect
 import tomllib
 from collections.abc import Iterable
 from copy import deepcopy
@@ -11,8 +13,10 @@ from math import ceil, isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import pydantic
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import CoreSchema
 
 from pipeline.core.errors import ConfigError, did_you_mean
 
@@ -22,8 +26,28 @@ Device = Literal["cpu", "gpu", "cuda"]
 Compression = Literal["zstd", "lz4", "none"]
 
 
+def docstrings_of(settings: type[BaseModel]) -> dict[str, str]:
+    """Return the docstring below each setting of a model that has one."""
+    [definition] = ast.parse(inspect.getsource(settings)).body
+    found = {}
+    for statement, below in pairwise(definition.body):  # type: ignore[attr-defined]
+        if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr):
+            found[ast.unparse(statement.target)] = inspect.cleandoc(ast.literal_eval(below.value))
+    return found
+
+
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Describe each setting by its docstring, in forms; reading source would slow every start down."""
+        described: dict[str, Any] = handler.resolve_ref_schema(handler(schema))
+        for name, text in docstrings_of(cls).items():
+            described["properties"][name]["description"] = text
+        return described
 
 
 def _nan_word(value: object) -> object:
