@@ -8,7 +8,7 @@ The stages, in order, and the rooms they are in::
 
     SOURCE --dataset--> JUDGMENTS --ranker.score--> SCORES --negatives--> SELECTION --> PREPARED
                             |                                                             |
-                            |                                                        ranker.train
+                            |                                                        ranker.fit
                             |                                                             |
                             +------ vali, test (never filtered) ------evaluation <------model
                                                                           |

@@ -63,8 +63,8 @@ def run(
         trees_done: Called with the number of trees so far, over all rankers.
 
     Returns:
-        The training's facts: those of :func:`pipeline.ranker.train.run`, and ``rounds``, how often it chose. Trees and
-        rows are those of the last ranker.
+        The training's facts: those of :func:`pipeline.ranker.fit.fit_all`, and ``rounds``, how often it chose.
+        Trees and rows are those of the last ranker.
 
     Raises:
         TrainingError: LightGBM refused the data, failed or crashed.

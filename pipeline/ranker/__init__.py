@@ -3,7 +3,6 @@
 The face, which other rooms call::
 
     score      the initial rankers, and SCORES by them
-    train      the ranker of an arm
     fit        trains rankers and bins splits, in a worker process; LightGBM's parameters and limits
     predict    scores of rows by model files, in this process
     bin_cache  the binned splits of a run

@@ -18,8 +18,8 @@ from pipeline.dataset.sources import Source, is_parquet
 from pipeline.negatives import prepare as prepare_stage
 from pipeline.negatives import select as select_stage
 from pipeline.ranker import score as score_stage
-from pipeline.ranker import train as train_stage
 from pipeline.ranker.bin_cache import binned_split
+from pipeline.ranker.fit import Training, fit_all
 from pipeline.run.events import Task
 from pipeline.run.scope import ArmScope, FoldScope
 
@@ -130,21 +130,21 @@ def prepare(of: ArmScope, task: Task) -> Facts:
 
 
 def train(of: ArmScope, task: Task) -> Facts:
-    """Train the ranker of an arm."""
+    """Train the ranker of an arm; that of a bagged one is the sum of a ranker for each part."""
     at, arm, prepared = of.at, of.arm, of.prepared
     settings = at.ranker(bags=arm.bags)
-    facts = train_stage.run(
-        prepared,
-        task.out[0],
-        vali=at.early_stopping_lists,
+    sets = [prepared] if arm.bags == 1 else [[part] for part in prepared]
+    facts = fit_all(
+        [Training(each, task.out[0]) for each in sets],
         config=settings,
         seed=at.config.seed,
-        cutoff=at.cutoff,
-        arm=arm.name,
-        bags=arm.bags,
-        gains=of.gains,
-        bins=_binned(prepared, of.bins, settings, task),
         threads=task.threads,
+        merged_model=task.out[0] if arm.bags > 1 else None,
+        bins=_binned(prepared, of.bins, settings, task),
+        vali=at.early_stopping_lists,
+        cutoff=at.cutoff,
+        gains=of.gains,
+        what=f"arm {arm.name!r}",
         trees_done=task.trees_done(of.rows),
     )
     notices = []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import TrainingError
-from pipeline.ranker import train
+from pipeline.ranker import processes
 
 Run = Callable[..., tuple[int, str, str]]
 ALONE = ("--plain", "--arms", "mixed-40-guard75")
@@ -45,7 +45,7 @@ def test_an_arm_that_fails_alone_is_exit_code_1(
     def fails(*_: Any, **__: Any) -> Any:
         raise TrainingError("LightGBM crashed (SIGSEGV)")
 
-    monkeypatch.setattr(train, "run", fails)
+    monkeypatch.setattr(processes, "run", fails)
     code, out, err = ranksieve("report", root, *ALONE, *options)
     assert code == 1
     assert "LightGBM crashed (SIGSEGV); this arm is left out" in " ".join(err.split())

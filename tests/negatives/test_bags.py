@@ -12,7 +12,7 @@ from pipeline.negatives import prepare
 from pipeline.negatives.arms import Arm, parse
 from pipeline.negatives.select import Selector, run
 from pipeline.negatives.strategies import STRATEGIES
-from pipeline.ranker import train
+from pipeline.ranker.fit import Training, fit_all
 from pipeline.ranker.predict import predict
 from tests.samples import judgments, write_part
 
@@ -83,6 +83,12 @@ def test_the_hardest_are_in_every_bag_and_the_draws_differ():
     assert drawn["bags"].n_unique() > 4
 
 
+def fit_bags(files, model, *, threads):
+    """Train a ranker on each part; the model is their sum."""
+    trainings = [Training([file], model) for file in files]
+    return fit_all(trainings, config=RANKER, seed=1, threads=threads, merged_model=model)
+
+
 def test_a_part_for_each_bag_and_a_model_that_is_their_sum(tmp_path):
     """The prepared set has a part per bag; the model scores with the sum of the rankers trained on each."""
     arm = parse("mixed-20-guard75-bag3")
@@ -97,14 +103,13 @@ def test_a_part_for_each_bag_and_a_model_that_is_their_sum(tmp_path):
     for bag, file in enumerate(files):
         rows = selection.filter(pl.Series(in_bag(selection, bag)))
         assert pl.read_parquet(file).select("row_id", "weight").equals(rows.select("row_id", "weight"))
-    options = {"vali": [], "seed": 1, "cutoff": 10, "threads": 1}
-    trained = train.run(files, tmp_path / "bag.txt", config=RANKER, arm=arm.name, bags=3, **options)
+    trained = fit_bags(files, tmp_path / "bag.txt", threads=1)
     assert trained["rows"] == made["rows"]
     assert trained["trees"] == 3 * 6
     total = np.zeros(FRAME.height)
     for bag, file in enumerate(files):
         model = tmp_path / f"{bag}.txt"
-        train.run([file], model, config=RANKER, arm="one", **options)
+        fit_all([Training([file], model)], config=RANKER, seed=1, threads=1)
         total += predict([model], [judged], threads=1)["score"].to_numpy()
     scored = predict([tmp_path / "bag.txt"], [judged], threads=1)["score"].to_numpy()
     np.testing.assert_allclose(scored, total, rtol=1e-9, atol=1e-12)
@@ -127,17 +132,7 @@ def test_the_bytes_do_not_depend_on_the_threads(tmp_path):
     """One thread and two write the same model."""
     files = [write_part(tmp_path / f"{seed}.parquet", judgments(20, 12, seed=seed)) for seed in (1, 2)]
     for threads in (1, 2):
-        train.run(
-            files,
-            tmp_path / f"{threads}.txt",
-            vali=[],
-            config=RANKER,
-            seed=1,
-            cutoff=10,
-            arm="a",
-            bags=2,
-            threads=threads,
-        )
+        fit_bags(files, tmp_path / f"{threads}.txt", threads=threads)
     assert (tmp_path / "1.txt").read_bytes() == (tmp_path / "2.txt").read_bytes()
 
 
