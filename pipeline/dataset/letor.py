@@ -193,9 +193,8 @@ def _text(batch: pa.RecordBatch, path: Path, *, sparse: bool) -> Any:
 def _check_values(batch: pa.RecordBatch, features: list[str], path: Path) -> None:
     for name in ("qid", "label", *features):
         if batch[name].null_count:
-            raise TableError(
-                f"{path}: column {name!r} has nulls; a LETOR line needs a value (nan for missing)"
-            )
+            remedy = "a LETOR line needs a value (nan for missing)"
+            raise TableError(f"{path}: column {name!r} has nulls; {remedy}")
     for name in features:
         if not 1 <= int(name[1:]) <= MAX_INDEX:
             raise TableError(f"{path}: column {name!r} is not a feature from f1 to f{MAX_INDEX}")

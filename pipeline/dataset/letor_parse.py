@@ -21,8 +21,6 @@ if TYPE_CHECKING:  # imports numba
 MAX_INDEX: Final = 65_536
 """Largest feature index: rows are stored dense, so one stray index would otherwise take all memory."""
 
-_TOKEN = re.compile(rb"[^\s#]*")
-
 
 class _BadTokenError(Exception):
     """The token at ``offset`` of a block is wrong."""
@@ -130,10 +128,12 @@ class BlockParser:
         problems = [self._settle(data, columns, parsed.unsettled)]
         if parsed.status:
             problems.append(_kernel_error(parsed.status, data, parsed.position))
-        rows = parsed.rows
+        rows, kernel = parsed.rows, _kernel()
         qid, doc = _array(columns.qids, tables.QID_INT, rows), None
         if parsed.status or not parsed.all_int:
-            qid, problem = _strings(data, columns.qid_span[: _named(parsed)], "query id")
+            # A row that is bad behind its query id has one, too.
+            named = rows + (parsed.status not in (kernel.OK, kernel.NO_QID, kernel.EMPTY_QID))
+            qid, problem = _strings(data, columns.qid_span[:named], "query id")
             problems.append(problem)
         if parsed.any_doc:
             doc, problem = _strings(data, columns.doc_span[:rows], "document id")
@@ -175,11 +175,6 @@ def _columns(rows: int, width: int, unsettled: int, *, fill: np.float32) -> "Col
         last_row=np.zeros(MAX_INDEX + 1, np.int32),
     )
     return columns
-
-
-def _named(parsed: "Parsed") -> int:
-    """Return how many rows have a query id: those parsed, and one that is bad behind its query id."""
-    return parsed.rows + (parsed.status not in (_kernel().OK, _kernel().NO_QID, _kernel().EMPTY_QID))
 
 
 def _decimal_digits(value: float) -> tuple[int, int]:
@@ -261,7 +256,7 @@ def _value_error(token: bytes, feature: int) -> str:
 
 
 def _kernel_error(status: int, data: memoryview, at: int) -> _BadTokenError:
-    kernel, match = _kernel(), _TOKEN.match(bytes(data[at:]))
+    kernel, match = _kernel(), re.match(rb"[^\s#]*", bytes(data[at:]))
     token = match.group() if match else b""
     shown, index = _shown(token), _shown(token.partition(b":")[0])
     what = {
