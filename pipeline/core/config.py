@@ -240,12 +240,9 @@ def _explain(error: ValidationError, where: str) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = Config
-        for part in first["loc"][:-1]:
-            annotation = model.model_fields[str(part)].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                model = annotation
-        near = did_you_mean(str(first["loc"][-1]), model.model_fields)
+        *group, name = map(str, first["loc"])
+        model: Any = Config.model_fields[group[0]].annotation if group else Config
+        near = did_you_mean(name, model.model_fields)
         return ConfigError(f"{where}: no setting {key!r}.{near}")
     if first["type"] == "value_error":  # raised by a validator above, which names its setting
         return ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}")

@@ -145,9 +145,8 @@ def require_replaceable(out: Path, *, card: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         ours = set()
     if foreign := sorted(there - ours):
-        raise ConfigError(
-            f"{out}: holds other files ({', '.join(foreign[:3])}); name a new directory with --out"
-        )
+        names = ", ".join(foreign[:3])
+        raise ConfigError(f"{out}: holds other files ({names}); name a new directory with --out")
 
 
 _SETTLED_NS: Final = 100_000_000

@@ -131,10 +131,8 @@ def _overlaps(source: Source, out: Path, names: list[str]) -> list[str]:
     for one, other in pairs:
         shared = queries[one].filter(queries[one].is_in(queries[other].implode()))
         if len(shared) and source.layout == "partitions":
-            raise SourceError(
-                f"query {shared.sort().to_list()[0]} is in {one} and in {other}; its rows belong in one partition",
-                file=source.path,
-            )
+            what = f"query {shared.sort()[0]} is in {one} and in {other}; its rows belong in one partition"
+            raise SourceError(what, file=source.path)
         if len(shared):
             notices.append(
                 f"{len(shared):,} of {len(queries[other]):,} query ids of {other} are also in {one}; if they name"

@@ -36,7 +36,6 @@ from pipeline.dataset.letor_blocks import Block, Limits, read_blocks
 from pipeline.dataset.letor_parse import MAX_INDEX, BlockParser, must_compile, warm_up
 
 Blocks = Generator[Block, None, None]
-Progress = Callable[[int], None]
 
 __all__ = ["must_compile", "read_letor", "warm_up", "write_letor"]
 
@@ -48,7 +47,7 @@ def read_letor(
     sentinel: float | None = None,
     threads: int = 1,
     limits: Limits | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] = lambda _: None,
     at: Path | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a LETOR file in their order, as record batches.
@@ -84,12 +83,11 @@ def read_letor(
         raise ConfigError(f"block_bytes: {limits.block_bytes} is not within 1 to {limits.line_bytes}")
     fill, hole = nan if missing == "nan" else 0.0, nan if sentinel is None else float(sentinel)
     parser = BlockParser(path, fill=fill, sentinel=hole, limits=limits)
-    blocks = read_blocks(path, limits=limits, alive=threads, at=at)
-    return _read(path, parser, blocks, threads, progress or (lambda _: None))
+    return _read(path, parser, read_blocks(path, limits=limits, alive=threads, at=at), threads, progress)
 
 
 def _read(
-    path: Path, parser: BlockParser, blocks: Blocks, threads: int, progress: Progress
+    path: Path, parser: BlockParser, blocks: Blocks, threads: int, progress: Callable[[int], None]
 ) -> Iterator[pa.RecordBatch]:
     consumed, empty = 0, True
     with closing(blocks):
@@ -116,15 +114,13 @@ def _parsed(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="letor")
     try:
         more = True
-        while more or pending:
+        while more:
             try:
-                block = next(blocks, None) if more else None
+                if more := (block := next(blocks, None)) is not None:
+                    pending.append((block, pool.submit(parser.parse, block)))
             except SourceError as error:
-                block, failure = None, error
-            more = block is not None
-            if block is not None:
-                pending.append((block, pool.submit(parser.parse, block)))
-            if pending and not (more and len(pending) <= threads):
+                more, failure = False, error
+            while len(pending) > (threads if more else 0):
                 done, future = pending.popleft()
                 yield done, future.result()
     finally:
@@ -197,9 +193,8 @@ def _text(batch: pa.RecordBatch, path: Path, *, sparse: bool) -> Any:
 def _check_values(batch: pa.RecordBatch, features: list[str], path: Path) -> None:
     for name in ("qid", "label", *features):
         if batch[name].null_count:
-            raise TableError(
-                f"{path}: column {name!r} has nulls; a LETOR line needs a value (nan for missing)"
-            )
+            remedy = "a LETOR line needs a value (nan for missing)"
+            raise TableError(f"{path}: column {name!r} has nulls; {remedy}")
     for name in features:
         if not 1 <= int(name[1:]) <= MAX_INDEX:
             raise TableError(f"{path}: column {name!r} is not a feature from f1 to f{MAX_INDEX}")

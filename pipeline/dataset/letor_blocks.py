@@ -35,9 +35,7 @@ class Limits:
     block_bytes: int = 4 << 20  # about how many bytes of text become one batch
     head_bytes: int = 4096  # bytes by which text is told from a binary file
     chunk_bytes: int = 512 << 10  # most bytes read from the file at once
-    line_bytes: int = (
-        64 << 20
-    )  # longest line: 25 times a full row of 65,536 features, so no line end is in sight
+    line_bytes: int = 64 << 20  # longest line: 25 times a full row of 65,536 features
     batch_cells: int = 8 << 20  # most feature values in one batch: a wide and sparse block becomes several
     first_width: int = 256  # features to make room for at first; a wider block is parsed twice
     first_unsettled: int = 1024  # the same of tokens that Python has to read
@@ -64,12 +62,7 @@ def read_blocks(
 
     The bytes of a block are good until ``alive`` more blocks have been asked for.
     A UTF-8 byte order mark is dropped and a missing last line feed is added.
-
-    Args:
-        path: The file, as it is called in messages.
-        limits: Sizes of blocks, chunks and lines.
-        alive: Blocks in use at a time.
-        at: Where its bytes are, if elsewhere.
+    The bytes are read from ``at``, where ``path`` is only what the file is called in messages.
 
     Raises:
         SourceError: The file is missing, a directory, unreadable, binary, damaged in its compression, or
@@ -102,9 +95,8 @@ def _open(path: Path, at: Path) -> IO[bytes]:
     except IsADirectoryError:
         raise SourceError("is a directory; name a LETOR text file", file=path) from None
     except OSError as error:
-        raise SourceError(
-            f"cannot be read ({error.strerror}); check the file's permissions", file=path
-        ) from error
+        what = f"cannot be read ({error.strerror}); check the file's permissions"
+        raise SourceError(what, file=path) from error
 
 
 def _fill(stream: Any, suffix: str, room: memoryview) -> int:
@@ -145,11 +137,10 @@ def _check_text(head: bytes, path: Path) -> None:
         if head[odd] and b"#" in head[head.rfind(b"\n", 0, odd) + 1 : odd]:
             return
     if odd >= 0:
-        raise SourceError(
-            f"looks like a binary file (byte 0x{head[odd]:02x} at offset {odd}); "
-            f"a LETOR file is UTF-8 text, {_MISNAMED}",
-            file=path,
+        what = (
+            f"looks like a binary file (byte 0x{head[odd]:02x} at offset {odd}); a LETOR file is UTF-8 text"
         )
+        raise SourceError(f"{what}, {_MISNAMED}", file=path)
 
 
 def _whole_lines(stream: Any, suffix: str, limits: Limits, in_use: int) -> Iterator[tuple[memoryview, int]]:
@@ -189,6 +180,5 @@ def _whole_lines(stream: Any, suffix: str, limits: Limits, in_use: int) -> Itera
 
 def _check_length(line: int, most: int) -> None:
     if line > most:
-        raise _BrokenError(
-            f"the line is longer than {most >> 20} MiB; a LETOR file has one judged document per line"
-        )
+        what = f"the line is longer than {most >> 20} MiB; a LETOR file has one judged document per line"
+        raise _BrokenError(what)

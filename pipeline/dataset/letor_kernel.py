@@ -17,13 +17,7 @@ import numpy as np
 
 from pipeline.core.compiled import compiled
 
-OK: Final = 0
-NO_QID: Final = 1
-EMPTY_QID: Final = 2
-INDEX_NOT_INTEGER: Final = 3
-INDEX_ZERO: Final = 4
-INDEX_TOO_LARGE: Final = 5
-INDEX_REPEATED: Final = 6
+OK, NO_QID, EMPTY_QID, INDEX_NOT_INTEGER, INDEX_ZERO, INDEX_TOO_LARGE, INDEX_REPEATED = range(7)
 
 _DIGITS: Final = 18  # this many decimal digits always fit an int64
 _EXACT: Final = 2**53  # integers up to here are doubles
@@ -38,16 +32,12 @@ ZERO: Final[Any] = np.int64(0)  # typed: for a plain 0 numba compiles the callee
 class Columns(NamedTuple):
     """The arrays :func:`parse` fills."""
 
-    values: (
-        np.ndarray
-    )  # float32 [width, rows], a contiguous run per feature, filled with the value of absent ones
+    values: np.ndarray  # float32 [width, rows], filled with the value of absent features
     labels: np.ndarray  # uint8 [rows]
     qids: np.ndarray  # int64 [rows]; meaningful when every query id is an integer
     qid_span: np.ndarray  # int32 [rows, 2], start and stop of the query id in the text
     doc_span: np.ndarray  # int32 [rows, 2], the same of the document id; empty where there is none
-    unsettled: (
-        np.ndarray
-    )  # int32 [n, 4], tokens left to Python: start, stop, row, feature index (0: the label)
+    unsettled: np.ndarray  # int32 [n, 4], tokens left to Python: start, stop, row, feature (0: the label)
     last_row: np.ndarray  # int32 [largest index allowed + 1] of zeros: the last row (+ 1) that held an index
 
 
@@ -306,7 +296,7 @@ def _document(text: np.ndarray, i: int) -> tuple[int, int, int]:
     while stop > start and _is_space(text[stop - 1]):
         stop -= 1
     for k in range(start, stop - 5):
-        if k == start or not _is_word(text[k - 1]):
+        if not _is_word(text[k - 1]):
             token = _docid_value(text, k, stop)
             if token >= 0:
                 end = token
@@ -321,14 +311,7 @@ def parse(text: np.ndarray, place: int, end: int, columns: Columns, sentinel: Se
     """Parse the lines of ``text[place:end]`` until the first bad one or until ``columns`` are full.
 
     Feature indexes beyond their width and unsettled tokens beyond their room are counted and not stored: the
-    caller makes room and parses again.
-
-    Args:
-        text: uint8 [n]; ``text[end - 1]`` is a line feed.
-        place: Start of a line.
-        end: End of the last line.
-        columns: What to fill.
-        sentinel: Value that becomes NaN.
+    caller makes room and parses again. ``text`` is uint8, ``place`` begins a line, a line feed stands before ``end``.
     """
     labels, qids, qid_span, doc_span = columns.labels, columns.qids, columns.qid_span, columns.doc_span
     rows, width, unsettled, all_int, any_doc = ZERO, ZERO, ZERO, True, False

@@ -21,8 +21,6 @@ if TYPE_CHECKING:  # imports numba
 MAX_INDEX: Final = 65_536
 """Largest feature index: rows are stored dense, so one stray index would otherwise take all memory."""
 
-_TOKEN = re.compile(rb"[^\s#]*")
-
 
 class _BadTokenError(Exception):
     """The token at ``offset`` of a block is wrong."""
@@ -60,13 +58,9 @@ def _call_without_rows() -> tuple[Any, ...]:
 
 
 class BlockParser:
-    """Turns blocks into batches. Threads may share one: all it keeps are two hints of how much room to make.
+    """Turns the blocks of ``path`` into batches. Threads may share one: it keeps two hints of how much room to make.
 
-    Args:
-        path: The source, for error messages.
-        fill: Value of a feature that a row does not name.
-        sentinel: Value that becomes NaN; NaN for none.
-        limits: How large a batch may be and how much room to make at first.
+    A feature that a row does not name is ``fill``; ``sentinel`` becomes NaN, and is NaN for none.
     """
 
     def __init__(self, path: Path, *, fill: float, sentinel: float, limits: Limits) -> None:
@@ -80,22 +74,21 @@ class BlockParser:
         Raises:
             SourceError: At the first bad token of the block.
         """
-        data, bad = block.data, None
-        batches: Iterable[pa.RecordBatch] = ()
-        if not np.frombuffer(data, np.uint8).min():
-            nul = bytes(data).index(b"\0")
-            bad = _BadTokenError("a NUL byte: looks like a binary file; LETOR is text", nul)
-            data = data[: bytes(data).rfind(b"\n", 0, nul) + 1]
         try:
-            batches = self._batches(data, block.lines) if data else ()
-        except _BadTokenError as earlier:
-            bad = earlier
-        if bad is not None:
+            if not np.frombuffer(block.data, np.uint8).min():
+                self._refuse_nul(block)
+            return self._batches(block.data, block.lines)
+        except _BadTokenError as bad:
             before = bytes(block.data[: bad.offset])
-            line = block.line + before.count(b"\n")
-            column = bad.offset - before.rfind(b"\n")
-            raise SourceError(str(bad), file=self._path, line=line, column=column)
-        return batches
+            line, column = block.line + before.count(b"\n"), bad.offset - before.rfind(b"\n")
+            raise SourceError(str(bad), file=self._path, line=line, column=column) from None
+
+    def _refuse_nul(self, block: Block) -> None:
+        """Raise what is wrong with the lines before a NUL byte, else that there is one."""
+        nul = bytes(block.data).index(b"\0")
+        if before := bytes(block.data).rfind(b"\n", 0, nul) + 1:
+            self._batches(block.data[:before], block.lines)
+        raise _BadTokenError("a NUL byte: looks like a binary file; LETOR is text", nul)
 
     def _batches(self, data: memoryview, lines: int) -> Iterable[pa.RecordBatch]:
         rows, width, room = lines, self._width, self._unsettled
@@ -135,10 +128,12 @@ class BlockParser:
         problems = [self._settle(data, columns, parsed.unsettled)]
         if parsed.status:
             problems.append(_kernel_error(parsed.status, data, parsed.position))
-        rows = parsed.rows
+        rows, kernel = parsed.rows, _kernel()
         qid, doc = _array(columns.qids, tables.QID_INT, rows), None
         if parsed.status or not parsed.all_int:
-            qid, problem = _strings(data, columns.qid_span[: _named(parsed)], "query id")
+            # A row that is bad behind its query id has one, too.
+            named = rows + (parsed.status not in (kernel.OK, kernel.NO_QID, kernel.EMPTY_QID))
+            qid, problem = _strings(data, columns.qid_span[:named], "query id")
             problems.append(problem)
         if parsed.any_doc:
             doc, problem = _strings(data, columns.doc_span[:rows], "document id")
@@ -180,11 +175,6 @@ def _columns(rows: int, width: int, unsettled: int, *, fill: np.float32) -> "Col
         last_row=np.zeros(MAX_INDEX + 1, np.int32),
     )
     return columns
-
-
-def _named(parsed: "Parsed") -> int:
-    """Return how many rows have a query id: those parsed, and one that is bad behind its query id."""
-    return parsed.rows + (parsed.status not in (_kernel().OK, _kernel().NO_QID, _kernel().EMPTY_QID))
 
 
 def _decimal_digits(value: float) -> tuple[int, int]:
@@ -258,16 +248,15 @@ def _label_error(token: bytes, value: float | None) -> str | None:
 
 
 def _value_error(token: bytes, feature: int) -> str:
-    if token.upper() == b"NULL":
-        return (
-            f"value {_shown(token)} of feature {feature}: LETOR's raw NULL files hold missing values; "
-            "use the normalised file, or replace NULL by a number or nan"
-        )
-    return f"value {_shown(token)} of feature {feature} is not a number; write a decimal number, nan or inf"
+    about = f"value {_shown(token)} of feature {feature}"
+    if token.upper() != b"NULL":
+        return f"{about} is not a number; write a decimal number, nan or inf"
+    remedy = "use the normalised file, or replace NULL by a number or nan"
+    return f"{about}: LETOR's raw NULL files hold missing values; {remedy}"
 
 
 def _kernel_error(status: int, data: memoryview, at: int) -> _BadTokenError:
-    kernel, match = _kernel(), _TOKEN.match(bytes(data[at:]))
+    kernel, match = _kernel(), re.match(rb"[^\s#]*", bytes(data[at:]))
     token = match.group() if match else b""
     shown, index = _shown(token), _shown(token.partition(b":")[0])
     what = {

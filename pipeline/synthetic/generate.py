@@ -96,6 +96,7 @@ def run(
     shape = find_preset(preset, documents=documents)
     _check(rows, text_bytes, seed, kind, compress)
     require_replaceable(out, card=METADATA_FILE)
+    schema = judgments(shape.features, qid=QID_INT, doc_id=False)
     about = {"preset": preset, "seed": seed, "documents": shape.documents, "features": shape.features}
     counts = {"rows": dict.fromkeys(SPLITS, 0), "queries": dict.fromkeys(SPLITS, 0)}
     labels = [0] * len(shape.shares)
@@ -107,13 +108,11 @@ def run(
     with atomic_write(out.resolve()) as [made]:
         made.mkdir()
         with ExitStack() as stack:
-            files = {
-                split: stack.enter_context(_open(made / split, kind, compress, shape)) for split in SPLITS
-            }
+            files = {s: stack.enter_context(_open(made / s, kind, compress, schema)) for s in SPLITS}
             for block in blocks:
                 for split, piece in block.pieces.items():
                     first = facts["rows"][split]
-                    files[split].write(_judgments(piece, first, shape) if kind == "parquet" else piece)
+                    files[split].write(_judgments(piece, first, schema) if kind == "parquet" else piece)
                 _add_to(facts, block)
                 if advance is not None:
                     advance(int(getattr(block, amount).sum()))
@@ -211,21 +210,17 @@ def _until(
                 future.cancel()
 
 
-def _open(stem: Path, kind: Format, compress: bool, preset: Preset) -> Any:
+def _open(stem: Path, kind: Format, compress: bool, schema: pa.Schema) -> Any:
     """Open a split's file for pieces of it: a context manager with ``write``."""
     if kind == "parquet":
-        return parts.PartWriter(stem.with_suffix(".parquet"), _schema(preset))
+        return parts.PartWriter(stem.with_suffix(".parquet"), schema)
     return stem.with_suffix(".txt.gz" if compress else ".txt").open("wb")
 
 
-def _judgments(piece: pa.RecordBatch, first: int, preset: Preset) -> pa.Table:
+def _judgments(piece: pa.RecordBatch, first: int, schema: pa.Schema) -> pa.Table:
     """Return the rows of a piece as JUDGMENTS, numbered from ``first``."""
     ids = pa.array(np.arange(first, first + piece.num_rows, dtype=np.int64))
-    return parts.conform(pa.Table.from_batches([piece]).append_column("row_id", ids), _schema(preset))
-
-
-def _schema(preset: Preset) -> pa.Schema:
-    return judgments(preset.features, qid=QID_INT, doc_id=False)
+    return parts.conform(pa.Table.from_batches([piece]).append_column("row_id", ids), schema)
 
 
 def _add_to(facts: dict[str, Any], block: _Block) -> None:

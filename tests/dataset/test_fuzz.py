@@ -55,7 +55,7 @@ FAULTS = {
     "label": ("text[i] == 46:", "text[i] == 44:", b"1, qid:1"),
     "id": ("> (8 if negative else 7)", "> 8", b"1 qid:9223372036854775808"),
     "zeros": ("(negative or i + 1 < stop)", "negative", b"1 qid:007"),
-    "key": ("if k == start or not _is_word", "if True or not _is_word", b"1 qid:1 #mydocid = 3"),
+    "key": ("if not _is_word", "if True or not _is_word", b"1 qid:1 #mydocid = 3"),
     "space": ("(9 <= c <= 13 and c != 10)", "(9 <= c <= 12 and c != 10)", b"1 qid:1 1:1 \r\n"),
     "comment": ("if digits and _is_end(text[i]):", "if digits:", b"1 qid:1 1:1e5x"),
 }
