@@ -5,6 +5,7 @@ from textwrap import TextWrapper
 from typing import Any, Final
 
 import polars as pl
+from rich import filesize
 from rich.console import Console
 
 from flows.cli.summary_screen import print_sentences, print_summary
@@ -47,12 +48,7 @@ def _share(value: float | None) -> str:
 
 
 def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+    return f"{count} B" if count < 1000 else filesize.decimal(count)
 
 
 def _plural(count: int, noun: str) -> str:
@@ -279,10 +275,11 @@ _CONTENTS: Final[dict[str, Callable[[Console, Facts], None]]] = {
 
 def _first(console: Console, rows: Sequence[Facts]) -> None:
     """Print the first rows, as many columns as fit."""
-    if not rows:
-        return print_line(console, "no rows")
-    columns = [Column(name, tuple(_cell(row[name]) for row in rows)) for name in rows[0]]
-    return print_table(console, columns, title=f"first {_plural(len(rows), 'row')}")
+    if rows:
+        columns = [Column(name, tuple(_cell(row[name]) for row in rows)) for name in rows[0]]
+        print_table(console, columns, title=f"first {_plural(len(rows), 'row')}")
+    else:
+        print_line(console, "no rows")
 
 
 def _cell(value: Any) -> str:

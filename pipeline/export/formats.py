@@ -23,7 +23,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import numpy as np
 import polars as pl
@@ -45,7 +45,6 @@ from pipeline.run import found
 from pipeline.run.sizes import Dataset, FoldArm
 
 Format = Literal["letor", "lightgbm", "trec"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 Advance = Callable[[int], None]
 
 CARD: Final = "export.json"
@@ -146,8 +145,8 @@ def run(
         StorageError: A file of the run is missing or not what the run wrote, or ``out`` cannot be written.
         TableError: A query or document id that the format cannot carry.
     """
-    if kind not in FORMATS:
-        raise ConfigError(f"--format {kind}: no such format.{did_you_mean(kind, FORMATS)}")
+    if kind not in _WRITERS:
+        raise ConfigError(f"--format {kind}: no such format.{did_you_mean(kind, list(_WRITERS))}")
     export = plan(root, arm=arm, fold=fold)
     out = out.resolve()
     require_replaceable(out, card=CARD)

@@ -7,11 +7,11 @@ from typing import Final
 
 import polars as pl
 
-from pipeline.core.config import Config, parse, read_toml
+from pipeline.core.config import parse, read_toml
 from pipeline.core.errors import RanksieveError
 from pipeline.core.files import sha256
 from pipeline.core.paths import RunPaths
-from pipeline.core.records import Facts, Record, read_records
+from pipeline.core.records import Facts, Hashes, Record, read_records
 from pipeline.evaluation.verdict import verdict
 from pipeline.inspect.tables import plain, table_facts
 from pipeline.negatives import arms as arm_names
@@ -44,9 +44,13 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
     records = read_records(root)
     panel = [arm.name for arm in arm_names.panel(config.select)]
     arms = _arms(records, panel)
-    outputs = _check_outputs(root, records, limit=check_bytes)
+    made = {name: sha for record in records.values() for name, sha in record.outputs.items()}
+    outputs = _check_outputs(root, made, limit=check_bytes)
     unchecked = [name for name, state in outputs.items() if state == "unchecked"]
-    steps = _steps(records, _expected(run, arms, config), outputs)
+    expected = ["ingest"]  # before there is a dataset, nobody knows the other steps
+    if run.dataset_card.is_file():
+        expected += [step.name for step in every_step(run, [arm_names.parse(arm) for arm in arms], config)]
+    steps = _steps(records, expected, made, outputs)
     summary = _summary(run)
     kinds = [kind for kind in KINDS if kind != "search" or any(step["stage"] == kind for step in steps)]
     return {
@@ -90,28 +94,19 @@ def _finish(root: Path, steps: Sequence[Facts], arms: Sequence[str], panel: Sequ
     return shlex.join(["ranksieve", "report", str(root), *others])
 
 
-def _expected(run: RunPaths, arms: Sequence[str], config: Config) -> list[str]:
-    """Return the names of the steps of a complete run; before there is a dataset, of the first alone."""
-    if run.dataset_card.is_file():
-        steps = every_step(run, [arm_names.parse(arm) for arm in arms], config)
-        return ["ingest", *(step.name for step in steps)]
-    return ["ingest"]
-
-
 # ---- What there is ----------------------------------------------------------------------------------------
 
 
-def _check_outputs(root: Path, records: Mapping[str, Record], *, limit: int | None) -> dict[str, str]:
+def _check_outputs(root: Path, made: Hashes, *, limit: int | None) -> dict[str, str]:
     """Return the state of every recorded output: intact, missing, damaged, or unchecked beyond the limit."""
-    wanted = {name: sha for record in records.values() for name, sha in record.outputs.items()}
-    sizes = {name: (root / name).stat().st_size for name in wanted if (root / name).is_file()}
-    states, read = dict.fromkeys(wanted, "missing"), 0
+    sizes = {name: (root / name).stat().st_size for name in made if (root / name).is_file()}
+    states, read = dict.fromkeys(made, "missing"), 0
     for name in sorted(sizes, key=lambda name: (sizes[name], name)):
         read += sizes[name]
         if limit is not None and read > limit:
             states[name] = "unchecked"
         else:
-            states[name] = "intact" if _has_sha256(root / name, wanted[name]) else "damaged"
+            states[name] = "intact" if _has_sha256(root / name, made[name]) else "damaged"
     return states
 
 
@@ -122,26 +117,27 @@ def _has_sha256(file: Path, sha: str) -> bool:
         return False
 
 
-def _steps(records: Mapping[str, Record], expected: Sequence[str], outputs: Mapping[str, str]) -> list[Facts]:
+def _steps(
+    records: Mapping[str, Record], expected: Sequence[str], made: Hashes, outputs: Mapping[str, str]
+) -> list[Facts]:
     """Return name, stage, state, seconds and peak memory of every step, in the order of the stages."""
-    made = {name: sha for record in records.values() for name, sha in record.outputs.items()}
-    place = {kind: number for number, kind in enumerate(KINDS)}
     steps = []
     for name in dict.fromkeys([*expected, *records]):
-        record, kind = records.get(name), kind_of(name)[0]
+        record = records.get(name)
         steps.append(
             {
                 "name": name,
-                "stage": kind,
+                "stage": kind_of(name)[0],
                 "state": _state(record, made, outputs),
                 "seconds": record and record.seconds,
                 "peak_memory_mb": record and record.peak_memory_mb,
             }
         )
+    place = {kind: number for number, kind in enumerate(KINDS)}
     return sorted(steps, key=lambda step: place.get(step["stage"], len(place)))
 
 
-def _state(record: Record | None, made: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+def _state(record: Record | None, made: Hashes, outputs: Mapping[str, str]) -> str:
     states = {outputs[name] for name in record.outputs} if record else set()
     if record is None or not states or "missing" in states:
         return "missing"
@@ -164,20 +160,17 @@ def _stage(kind: str, steps: Sequence[Facts]) -> Facts:
 
 
 def _source(records: Mapping[str, Record]) -> Facts | None:
-    record = records.get("ingest")
-    if record is None:
+    if (record := records.get("ingest")) is None:
         return None
     files = [name for role in record.inputs.values() for name in role or ()]
-    return {
-        "layout": record.parameters.get("layout"),
-        "files": [{"path": file, "there": Path(file).is_file()} for file in files],
-    }
+    there = [{"path": file, "there": Path(file).is_file()} for file in files]
+    return {"layout": record.parameters.get("layout"), "files": there}
 
 
 def _notices(dataset: Facts | None, records: Mapping[str, Record]) -> list[str]:
     found = list(dataset["notices"]) if dataset else []
-    for name in sorted(records):
-        found += records[name].facts.get("notices", [])
+    for record in records.values():
+        found += record.facts.get("notices", [])
     return list(dict.fromkeys(found))
 
 

@@ -96,8 +96,10 @@ def _columns(rows: Sequence[Row], summary: pl.DataFrame, split: str) -> list[Col
         column("negatives", lambda row: f"{row['negatives_fraction']:.1%}", "negatives kept"),
         column("train s", lambda row: number(row["train_seconds"], ",.1f"), "training s"),
     ]
-    for k in summary["cutoff"].unique().sort():
-        columns.append(Column(f"@{k}", tuple(number(ndcg.get((r["arm"], k))) for r in rows), f"NDCG @{k}"))
+    columns += [
+        Column(f"@{k}", tuple(number(ndcg.get((row["arm"], k))) for row in rows), f"NDCG @{k}")
+        for k in summary["cutoff"].unique().sort()
+    ]
     if any(row["delta"] is not None for row in rows):
         columns += [
             column("vs all", lambda row: number(row["delta"], "+z.4f"), "to all"),
