@@ -191,7 +191,7 @@ def export(run: Path, arm: str, kind: Any, out: Path, fold: int | None, as_json:
     letor and lightgbm: its prepared set, with the validation and test lists; trec: qrels and run files of
     its model on these lists.
     """
-    from flows.cli.export_screen import counting, show_export
+    from flows.cli.files_screen import counting, show_export
     from flows.cli.running import ERR, OUT
     from pipeline.export import formats
     from pipeline.run.start import processors
@@ -232,14 +232,14 @@ def generate(
     documents per query, few of them relevant and half of these unjudged. The labels follow from hidden
     traits of the documents, so a ranker has something to learn.
     """
-    from flows.cli.generate_screen import progress, show_generated
+    from flows.cli.files_screen import counting, show_generated
     from flows.cli.running import ERR, OUT
     from pipeline.run.start import processors
     from pipeline.synthetic import generate as generating
 
     target = generating.size(size) if size is not None else None
     given = {**options, "rows": rows, "text_bytes": target, "threads": threads or processors()}
-    with progress(ERR, target or rows or 0, "rows" if target is None else "bytes") as tell:
+    with counting(ERR, "rows" if target is None else "bytes", total=target or rows or 0) as tell:
         facts = generating.run(preset, out, **given, advance=tell)
     if as_json:
         click.echo(json.dumps(facts))

@@ -5,11 +5,12 @@ from textwrap import TextWrapper
 from typing import Any, Final
 
 import polars as pl
+from rich import filesize
 from rich.console import Console
 
 from flows.cli.summary_screen import print_sentences, print_summary
 from flows.cli.table import listed, print_line, print_table
-from pipeline.inspect.tables import Facts
+from pipeline.core.records import Facts
 from pipeline.report.formatting import MISSING, number
 from pipeline.report.view import Column, summary_view
 
@@ -47,21 +48,19 @@ def _share(value: float | None) -> str:
 
 
 def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+    return f"{count} B" if count < 1000 else filesize.decimal(count)
 
 
 def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 _KNOWN: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
+    "name": ("split", _count),
+    "stage": ("step", _count),
     "negatives_fraction": ("negatives", _share),
     "queries_without_positive": ("no positive", _count),
+    "queries_empty": ("no positive", _count),
     "bytes": ("size", _size),
     "peak_memory_mb": ("peak MB", _count),
     "row_groups": ("row groups", _count),
@@ -77,9 +76,10 @@ def _columns(rows: Sequence[Facts], *keys: str) -> list[Column]:
     """Return a column per key of the rows; text at the left, figures at the right."""
     columns = []
     for key in keys:
-        head, form = _KNOWN.get(key, (key, _count))
-        text = all(isinstance(row[key], str) for row in rows)
-        columns.append(Column(head, tuple(row[key] if text else form(row[key]) for row in rows), left=text))
+        head, form = _KNOWN.get(key, (key, number if key.startswith("@") else _count))
+        cells = [row.get(key) for row in rows]
+        text = all(isinstance(cell, str) for cell in cells)
+        columns.append(Column(head, tuple(map(str if text else form, cells)), left=text))
     return columns
 
 
@@ -95,15 +95,14 @@ def _run(console: Console, facts: Facts) -> None:
     lines |= {"seed": str(facts["seed"]), "arms": listed(facts["arms"], _NAMES)}
     if facts["folds"] > 1:
         lines["folds"] = str(facts["folds"])
-    peak = f"peak memory {_count(facts['peak_memory_mb'])} MB"
-    lines["work"] = f"{facts['seconds']:,.1f} s in all steps, {peak}"
+    peak = _count(facts["peak_memory_mb"])
+    lines["work"] = f"{facts['seconds']:,.1f} s in all steps, peak memory {peak} MB"
     _named_lines(console, f"run {facts['path']}", lines)
     console.print()
     if facts["dataset"]:
         _splits(console, facts["dataset"])
     _stages(console, facts)
-    for notice in facts["notices"]:
-        print_line(console, f"notice: {notice}")
+    _notices(console, facts)
     if facts["summary"]:
         console.print()
         _summary(console, facts)
@@ -111,16 +110,13 @@ def _run(console: Console, facts: Facts) -> None:
 
 
 def _stages(console: Console, facts: Facts) -> None:
-    states = ("missing", "damaged", "stale")
-    bad = {
-        stage["stage"]: ", ".join(f"{stage[state]:,} {state}" for state in states if stage[state])
-        for stage in facts["stages"]
-    }
-    stages = [
-        stage | {"step": stage["stage"], "state": bad[stage["stage"]] or "done"} for stage in facts["stages"]
-    ]
-    columns = _columns(stages, "step", "steps", "done", "seconds", "peak_memory_mb", "state")
-    print_table(console, columns, title="steps", styles=["red" if found else "" for found in bad.values()])
+    states, stages = ("missing", "damaged", "stale"), []
+    for stage in facts["stages"]:
+        bad = ", ".join(f"{stage[state]:,} {state}" for state in states if stage[state])
+        stages.append({**stage, "state": bad or "done"})
+    columns = _columns(stages, "stage", "steps", "done", "seconds", "peak_memory_mb", "state")
+    styles = ["" if stage["state"] == "done" else "red" for stage in stages]
+    print_table(console, columns, title="steps", styles=styles)
     for state in states:
         if names := [step["name"] for step in facts["steps"] if step["state"] == state]:
             print_line(console, f"{state}: {listed(names, _NAMES)}")
@@ -146,14 +142,17 @@ def _dataset(console: Console, facts: Facts) -> None:
     _named_lines(console, f"dataset {facts['path']}", {"layout": facts["layout"]})
     console.print()
     _splits(console, facts)
+    _notices(console, facts)
+
+
+def _notices(console: Console, facts: Facts) -> None:
     for notice in facts["notices"]:
         print_line(console, f"notice: {notice}")
 
 
 def _splits(console: Console, facts: Facts) -> None:
-    splits = [split | {"split": split["name"]} for split in facts["splits"]]
-    figures = ("rows", "queries", "negatives_fraction", "longest", "queries_without_positive", "bytes")
-    columns = _columns(splits, "split", *figures)
+    keys = ("name", "rows", "queries", "negatives_fraction", "longest", "queries_without_positive", "bytes")
+    columns = _columns(facts["splits"], *keys)
     print_table(console, columns, title=f"{_shape(facts)}, {_size(facts['bytes'])}")
     labels = {split["name"]: _labels(split["labels"]) for split in facts["splits"]}
     _named_lines(console, "rows by label", labels)
@@ -167,17 +166,17 @@ def _shape(facts: Facts) -> str:
     return f"{_plural(facts['features'], 'feature')}, {facts['qid']} query ids, {documents}"
 
 
-def _labels(labels: Sequence[Facts] | None) -> str:
+def _labels(labels: Sequence[Facts] | None, key: str = "label") -> str:
     if labels is None:
         return "not readable"
-    return ", ".join(f"{number(row['label'], 'g')}: {row['rows']:,}" for row in labels)
+    return ", ".join(f"{number(row[key], 'g')}: {row['rows']:,}" for row in labels)
 
 
 # ---- Parquet ----------------------------------------------------------------------------------------------
 
 
 def _files(console: Console, facts: Facts) -> None:
-    files = [file | {"file": file["name"], "table": file["table"] or "unknown"} for file in facts["files"]]
+    files = [{**file, "file": file["name"], "table": file["table"] or "unknown"} for file in facts["files"]]
     columns = _columns(files, "file", "table", "rows", "row_groups", "bytes")
     print_table(console, columns, title=f"directory {facts['path']}")
     print_line(console, "inspect one of them to see what it holds")
@@ -202,10 +201,11 @@ def _table(console: Console, facts: Facts) -> None:
 
 
 def _judgments(console: Console, contents: Facts) -> None:
-    lengths = f"the longest of {_count(contents['longest'])} rows"
-    empty = f"{_count(contents['queries_without_positive'])} without a positive"
+    queries, longest, empty = (
+        _count(contents[key]) for key in ("queries", "longest", "queries_without_positive")
+    )
     lines = {
-        "queries": f"{_count(contents['queries'])}, {lengths}, {empty}",
+        "queries": f"{queries}, the longest of {longest} rows, {empty} without a positive",
         "features": _shape(contents),
         "negatives": f"{_count(contents['negatives'])} ({_share(contents['negatives_fraction'])})",
         "labels": _labels(contents["labels"]),
@@ -214,8 +214,7 @@ def _judgments(console: Console, contents: Facts) -> None:
         low, high = (number(weights[key], ".4g") for key in ("smallest", "largest"))
         lines["weights"] = f"sum {number(weights['sum'], ',.1f')}, from {low} to {high}"
     if grades := contents.get("grades"):
-        counts = [{"label": row["grade"], "rows": row["rows"]} for row in grades]
-        lines["grades"] = f"{_labels(counts)} (to train on; 1: hard negative)"
+        lines["grades"] = f"{_labels(grades, 'grade')} (to train on; 1: hard negative)"
     _named_lines(console, "what it holds", lines)
 
 
@@ -243,20 +242,15 @@ def _selection(console: Console, contents: Facts) -> None:
 
 
 def _metrics(console: Console, contents: Facts) -> None:
-    means = contents["means"]
-    cutoffs = sorted({row["cutoff"] for row in means})
-    found = {(row["split"], row["arm"], row["cutoff"]): row for row in means}
-    for split in dict.fromkeys(row["split"] for row in means):
-        arms = tuple(dict.fromkeys(row["arm"] for row in means if row["split"] == split))
-        columns = [Column("arm", arms, left=True)]
-        for k in cutoffs:
-            ndcg = (found.get((split, arm, k), {}).get("ndcg") for arm in arms)
-            columns.append(Column(f"@{k}", tuple(map(number, ndcg))))
-        for head, key in (("queries", "queries"), ("no positive", "queries_empty")):
-            counts = (found.get((split, arm, cutoffs[-1]), {}).get(key) for arm in arms)
-            columns.append(Column(head, tuple(map(_count, counts))))
-        keep = [f"@{cutoffs[-1]}", "queries", "no positive", *(f"@{k}" for k in reversed(cutoffs))]
+    heads = [f"@{k}" for k in sorted({row["cutoff"] for row in contents["means"]})]
+    splits: dict[str, dict[str, Facts]] = {}
+    for row in contents["means"]:
+        arm = splits.setdefault(row["split"], {}).setdefault(row["arm"], {})
+        arm |= {**row, f"@{row['cutoff']}": row["ndcg"]}
+    for split, arms in splits.items():
+        columns = _columns(list(arms.values()), "arm", *heads, "queries", "queries_empty")
         title = f"mean NDCG on {split} (queries with a relevant document)"
+        keep = [heads[-1], "queries", "no positive", *reversed(heads)]
         print_table(console, columns, title=title, keep=keep)
         console.print()
     if len(contents["folds"]) > 1:
@@ -281,10 +275,11 @@ _CONTENTS: Final[dict[str, Callable[[Console, Facts], None]]] = {
 
 def _first(console: Console, rows: Sequence[Facts]) -> None:
     """Print the first rows, as many columns as fit."""
-    if not rows:
-        return print_line(console, "no rows")
-    columns = [Column(name, tuple(_cell(row[name]) for row in rows)) for name in rows[0]]
-    return print_table(console, columns, title=f"first {_plural(len(rows), 'row')}")
+    if rows:
+        columns = [Column(name, tuple(_cell(row[name]) for row in rows)) for name in rows[0]]
+        print_table(console, columns, title=f"first {_plural(len(rows), 'row')}")
+    else:
+        print_line(console, "no rows")
 
 
 def _cell(value: Any) -> str:

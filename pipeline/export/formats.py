@@ -23,7 +23,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import numpy as np
 import polars as pl
@@ -38,12 +38,12 @@ from pipeline.core.records import Facts, read_records
 from pipeline.core.tables import features_of
 from pipeline.dataset import letor, parts
 from pipeline.dataset.folds import Fold
-from pipeline.export import trec as export_trec
+from pipeline.export import trec
 from pipeline.negatives import arms as arm_names
+from pipeline.ranker.predict import predict
 from pipeline.run.scope import ArmScope, Dataset, FoldScope
 
 Format = Literal["letor", "lightgbm", "trec"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 Advance = Callable[[int], None]
 
 CARD: Final = "export.json"
@@ -56,6 +56,7 @@ class Export:
     """What to hand over, from files that the run's records vouch for.
 
     Attributes:
+        root: The run's directory.
         item: The arm in its fold.
         train: Parts of the prepared set; for an arm that keeps every row, of the training split.
         held_out: Parts of the validation and test lists.
@@ -63,6 +64,7 @@ class Export:
         gains: Of a graded arm's grades.
     """
 
+    root: Path
     item: ArmScope
     train: list[Path]
     held_out: dict[str, list[Path]]
@@ -76,29 +78,9 @@ class Export:
             return {"train": self.train}
         return {f"train-{bag}": [file] for bag, file in enumerate(self.train, start=1)}
 
-    def files(self, kind: Format) -> list[Path]:
-        """Return every file that an export reads."""
-        held_out = [file for files in self.held_out.values() for file in files]
-        return [*([self.model] if kind == "trec" else self.train), *held_out]
-
-    def rows(self, kind: Format) -> int:
-        """Return how many rows an export writes."""
-        parquet = [file for file in self.files(kind) if file != self.model]
-        return parts.count_rows(parquet)
-
 
 def plan(root: Path, *, arm: str, fold: int | None = None) -> Export:
-    """Find an arm's files.
-
-    Args:
-        root: The run's directory.
-        arm: The arm's name.
-        fold: Its fold, from 1; None where the run has one.
-
-    Raises:
-        ConfigError: ``root`` is no run, or it has no such arm or fold.
-        StorageError: The card of the run's dataset is damaged.
-    """
+    """Find the files of an arm; raises as :func:`run` does."""
     run = RunPaths(root)
     if not run.config.is_file():
         raise ConfigError(f"{root}: not a run (no config.toml); start with `ranksieve run SOURCE`")
@@ -106,21 +88,18 @@ def plan(root: Path, *, arm: str, fold: int | None = None) -> Export:
     at = FoldScope(run, _fold(run, fold), config)
     of = ArmScope(at, arm_names.parse(_arm(run, arm)))
     held_out = {"vali": at.files(at.fold.vali), "test": at.files(at.fold.test)}
-    return Export(of, of.prepared, held_out, at.paths.model(of.arm.name), of.gains)
+    return Export(root, of, of.prepared, held_out, at.paths.model(of.arm.name), of.gains)
 
 
 def _fold(run: RunPaths, number: int | None) -> Fold:
-    folds = Dataset.of(run).folds
+    folds = {fold.number: fold for fold in Dataset.of(run).folds}
+    there = f"folds {min(folds)} to {max(folds)}" if len(folds) > 1 else "one fold"
     if number is None and len(folds) > 1:
-        raise ConfigError(
-            f"{run.root}: this run has folds {folds[0].number} to {folds[-1].number}; choose one with --fold"
-        )
-    wanted = folds[0].number if number is None else number
-    for fold in folds:
-        if fold.number == wanted:
-            return fold
-    there = "one fold" if len(folds) == 1 else f"folds {folds[0].number} to {folds[-1].number}"
-    raise ConfigError(f"--fold {wanted}: this run has {there}")
+        raise ConfigError(f"{run.root}: this run has {there}; choose one with --fold")
+    wanted = min(folds) if number is None else number
+    if wanted not in folds:
+        raise ConfigError(f"--fold {wanted}: this run has {there}")
+    return folds[wanted]
 
 
 def _arm(run: RunPaths, name: str) -> str:
@@ -142,7 +121,7 @@ def run(
     kind: Format,
     fold: int | None = None,
     threads: int = 1,
-    advance: Advance | None = None,
+    advance: Advance = lambda _: None,
 ) -> Facts:
     """Write an arm in another tool's format; a row group at a time, all files or none.
 
@@ -163,37 +142,45 @@ def run(
         StorageError: A file of the run is missing or not what the run wrote, or ``out`` cannot be written.
         TableError: A query or document id that the format cannot carry.
     """
-    if kind not in FORMATS:
-        raise ConfigError(f"--format {kind}: no such format.{did_you_mean(kind, FORMATS)}")
+    if kind not in _WRITERS:
+        raise ConfigError(f"--format {kind}: no such format.{did_you_mean(kind, list(_WRITERS))}")
     export = plan(root, arm=arm, fold=fold)
     out = out.resolve()
     require_replaceable(out, card=CARD)
-    _require_intact(root, export, kind)
-    tell = advance or (lambda _: None)
+    _require_intact(export, kind)
+    splits = export.held_out if kind == "trec" else export.sets | export.held_out
     with atomic_write(out) as [made]:
         made.mkdir()
-        written = _WRITERS[kind](export, made, threads, tell)
-        about = {"run": str(root), "arm": arm, "fold": export.item.at.fold.number, "format": kind, **written}
-        facts = {**about, "files": sorted([*(file.name for file in made.iterdir()), CARD])}
+        notices = _WRITERS[kind](export, made, threads, advance)
+        facts = {
+            "run": str(root),
+            "arm": arm,
+            "fold": export.item.at.fold.number,
+            "format": kind,
+            "rows": {split: parts.count_rows(files) for split, files in splits.items()},
+            "notices": notices,
+            "files": sorted([*(file.name for file in made.iterdir()), CARD]),
+        }
         (made / CARD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 
 
-def _require_intact(root: Path, export: Export, kind: Format) -> None:
-    """Raise when a file to be read is missing or not what the manifest says the run wrote."""
+def _require_intact(export: Export, kind: Format) -> None:
+    """Raise when a file to be read is missing or not what the records say the run wrote."""
+    root = export.root
     remedy = f"`ranksieve train {root} --arms {export.item.arm.name}` makes it"
-    first = ("model", [export.model]) if kind == "trec" else ("prepared set", export.train)
-    for what, files in (first, *export.held_out.items()):
+    first = {"model": [export.model]} if kind == "trec" else {"prepared set": export.train}
+    wanted = first | export.held_out
+    for what, files in wanted.items():
         if not files or not all(file.is_file() for file in files):
             raise StorageError(f"{root}: no {what} of {export.item} here; {remedy}")
     recorded: dict[str, str] = {}
     for record in read_records(root).values():
         recorded |= record.outputs
-    wanted = export.files(kind)
-    directories = {file.parent for file in wanted if file != export.model}
+    directories = {file.parent for what, files in wanted.items() for file in files if what != "model"}
     if lost := [n for n in recorded if (root / n).parent in directories and not (root / n).is_file()]:
         raise StorageError(f"{root / lost[0]}: not there; {remedy} again")
-    for file in wanted:
+    for file in (file for files in wanted.values() for file in files):
         if sha256(file) != recorded.get(file.relative_to(root).as_posix()):
             raise StorageError(f"{file}: not what the run wrote; {remedy} again")
 
@@ -210,23 +197,20 @@ def _batches(files: Sequence[Path], advance: Advance) -> Iterator[pa.RecordBatch
             advance(batch.num_rows)
 
 
-def _letor(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
-    del threads
-    for split, files in _splits(export):
+def _letor(export: Export, out: Path, _threads: int, advance: Advance) -> list[str]:
+    for split, files in (export.sets | export.held_out).items():
         letor.write_letor(_batches(files, advance), out / f"{split}.txt.gz", sparse=False)
-    return {"rows": _rows(export), "notices": _beside(export, out, weights=".weights", grades=".grades")}
+    return _beside(export, out, weights=".weights", grades=".grades")
 
 
-def _lightgbm(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
-    del threads
-    for split, files in _splits(export):
+def _lightgbm(export: Export, out: Path, _threads: int, advance: Advance) -> list[str]:
+    for split, files in (export.sets | export.held_out).items():
         with (out / f"{split}.svm").open("wb") as stream:
             for batch in _batches(files, advance):
                 stream.write(svm_text(batch))
         lengths = parts.read_keys(files)["qid"].rle().struct.field("len")
         lengths.to_frame().write_csv(out / f"{split}.svm.query", include_header=False)
-    beside = _beside(export, out, weights=".svm.weight", grades=".svm.grades")
-    return {"rows": _rows(export), "notices": beside}
+    return _beside(export, out, weights=".svm.weight", grades=".svm.grades")
 
 
 def svm_text(batch: pa.RecordBatch) -> bytes:
@@ -243,67 +227,41 @@ def svm_text(batch: pa.RecordBatch) -> bytes:
     return bytes(characters[: int(np.frombuffer(offsets, np.int32)[len(lines)])])
 
 
-def _trec(export: Export, out: Path, threads: int, advance: Advance) -> Facts:
+def _trec(export: Export, out: Path, threads: int, advance: Advance) -> list[str]:
     notices = []
     for split, files in export.held_out.items():
-        notices += export_trec.write(
-            export.model, files, qrels=out / f"{split}.qrels", ranking=out / f"{split}.run",
-            tag=export.item.arm.name, what=split, threads=threads, advance=advance,
-        )  # fmt: skip
-    rows = {split: count for split, count in _rows(export).items() if split in export.held_out}
-    return {"rows": rows, "notices": notices}
+        scored = predict([export.model], files, threads=threads)
+        notices += trec.write(scored, files, out / split, tag=export.item.arm.name)
+        advance(scored.height)
+    return notices
 
 
-_WRITERS: Final[dict[str, Callable[[Export, Path, int, Advance], Facts]]] = {
-    "letor": _letor,
-    "lightgbm": _lightgbm,
-    "trec": _trec,
-}
-
-
-def _splits(export: Export) -> list[tuple[str, list[Path]]]:
-    return [*export.sets.items(), *export.held_out.items()]
-
-
-def _rows(export: Export) -> dict[str, int]:
-    return {split: parts.count_rows(files) for split, files in _splits(export)}
+_WRITERS: Final = {"letor": _letor, "lightgbm": _lightgbm, "trec": _trec}
 
 
 def _beside(export: Export, out: Path, *, weights: str, grades: str) -> list[str]:
     """Write what goes beside each training set, in files of these suffixes; returns what to say of them."""
     notices = []
     for name, files in export.sets.items():
-        _weights(files, out / f"{name}{weights}")
-        notices += _grades(files, export.gains, out / f"{name}{grades}")
+        if "weight" in parts.schema_of(files).names:
+            weight = _column(files, "weight")
+            if (weight != 1).any():
+                weight.to_frame().write_csv(out / f"{name}{weights}", include_header=False)
+        if export.gains:
+            grade = _column(files, "grade")
+            grade.to_frame().write_csv(out / f"{name}{grades}", include_header=False)
+            highest = max(int(grade.to_numpy().max()), 1)
+            gains = ",".join(f"{gain:g}" for gain in export.gains[: highest + 1])
+            notices.append(
+                f"labels are as judged; the arm trains on the grades in {name}{grades} instead, with LightGBM's"
+                f" label_gain={gains}"
+            )
     if len(export.sets) > 1:
         notices.append(
             f"{export.item.arm.name} trains a ranker on each of its {len(export.sets)} training sets and adds"
             " their scores up"
         )
     return notices
-
-
-def _weights(files: Sequence[Path], out: Path) -> None:
-    """Write a weight per line, unless every weight is 1."""
-    if "weight" not in parts.schema_of(files).names:
-        return
-    weights = _column(files, "weight")
-    if (weights != 1).any():
-        weights.to_frame().write_csv(out, include_header=False)
-
-
-def _grades(files: Sequence[Path], gains: Sequence[float], out: Path) -> list[str]:
-    """Write a grade per line for a graded arm; returns the notice that says what it is."""
-    if not gains:
-        return []
-    grade = _column(files, "grade")
-    grade.to_frame().write_csv(out, include_header=False)
-    highest = int(grade.to_numpy().max())
-    listed = ",".join(f"{gain:g}" for gain in gains[: max(highest, 1) + 1])
-    return [
-        f"labels are as judged; the arm trains on the grades in {out.name} instead, with LightGBM's"
-        f" label_gain={listed}"
-    ]
 
 
 def _column(files: Sequence[Path], name: str) -> pl.Series:

@@ -1,15 +1,13 @@
 """What describes each kind of table: figures from key columns, features never read."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 import pyarrow as pa
 
 from pipeline.core import tables
-
-Facts = dict[str, Any]
-"""JSON values: what a script reads, and all that the screen shows."""
+from pipeline.core.records import Facts
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -32,17 +30,19 @@ def _judgments(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
     }
 
 
+def value_counts(rows: pl.LazyFrame, column: str) -> list[Facts]:
+    """Return each value of a column with its ``rows``, in ascending order."""
+    counts = rows.group_by(column).agg(rows=pl.len()).sort(column)
+    return counts.collect(engine="streaming").to_dicts()
+
+
 def _prepared(rows: pl.LazyFrame, schema: pa.Schema) -> Facts:
-    facts = {**_judgments(rows, schema), "weights": _weights(rows)}
-    if "grade" in schema.names:
-        counts = rows.group_by("grade").agg(rows=pl.len()).sort("grade").collect()
-        facts["grades"] = counts.to_dicts()
-    return facts
-
-
-def _weights(rows: pl.LazyFrame) -> Facts:
     weight = pl.col("weight").cast(pl.Float64)
-    return rows.select(sum=weight.sum(), smallest=weight.min(), largest=weight.max()).collect().to_dicts()[0]
+    weights = rows.select(sum=weight.sum(), smallest=weight.min(), largest=weight.max()).collect()
+    facts = {**_judgments(rows, schema), "weights": weights.to_dicts()[0]}
+    if "grade" in schema.names:
+        facts["grades"] = value_counts(rows, "grade")
+    return facts
 
 
 def _scores(rows: pl.LazyFrame, _schema: pa.Schema) -> Facts:
@@ -52,21 +52,13 @@ def _scores(rows: pl.LazyFrame, _schema: pa.Schema) -> Facts:
     by_label = rows.group_by("label").agg(pl.len().alias("rows"), score.mean().alias("mean"), *quantiles)
     by_fold = rows.group_by("fold").agg(rows=pl.len(), queries=pl.col("qid").n_unique())
     labels, folds = pl.collect_all([by_label.sort("label"), by_fold.sort("fold")])
-    described = [
-        {key: row[key] for key in ("label", "rows", "mean")}
-        | {"quantiles": {name: row[name] for name in names}}
-        for row in labels.to_dicts()
-    ]
-    return {"labels": described, "folds": folds.to_dicts()}
+    described = labels.select("label", "rows", "mean", quantiles=pl.struct(names))
+    return {"labels": described.to_dicts(), "folds": folds.to_dicts()}
 
 
 def _selection(rows: pl.LazyFrame, _schema: pa.Schema) -> Facts:
     weight = pl.col("weight").cast(pl.Float64)
-    reasons = (
-        rows.group_by("reason", "kept")
-        .agg(rows=pl.len(), weight=weight.sum())
-        .sort("kept", "rows", descending=True)
-    )
+    reasons = rows.group_by("reason", "kept").agg(rows=pl.len(), weight=weight.sum())
     negative = pl.col("label") == 0
     totals = rows.select(
         queries=pl.col("qid").n_unique(),
@@ -75,7 +67,7 @@ def _selection(rows: pl.LazyFrame, _schema: pa.Schema) -> Facts:
         negatives=negative.sum(),
         negatives_kept=(negative & pl.col("kept")).sum(),
     )
-    found, summed = pl.collect_all([reasons, totals])
+    found, summed = pl.collect_all([reasons.sort("kept", "rows", descending=True), totals])
     return {**summed.to_dicts()[0], "reasons": found.to_dicts()}
 
 

@@ -1,20 +1,19 @@
 """The state of a run: which steps are done, and whether what they wrote is still there and unchanged."""
 
-import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
-from pipeline.core.config import Config, parse, read_toml
+from pipeline.core.config import parse, read_toml
 from pipeline.core.errors import RanksieveError
+from pipeline.core.files import sha256
 from pipeline.core.paths import RunPaths
-from pipeline.core.records import Record, read_records
+from pipeline.core.records import Facts, Hashes, Record, read_records
 from pipeline.evaluation.verdict import verdict
-from pipeline.inspect.tables import Facts, plain, table_facts
+from pipeline.inspect.tables import plain, table_facts
 from pipeline.negatives import arms as arm_names
 from pipeline.report.view import deciding_cutoff
 from pipeline.run.scope import Dataset
@@ -34,13 +33,7 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
     Args:
         root: The run's directory.
         dataset: Facts of its dataset; None: it has none yet.
-        check_bytes: Bytes of outputs to compare at most, small files first; None: no limit.
-
-    Returns:
-        ``source`` (layout, files), ``dataset``, ``seed``, ``folds``, ``arms``, ``stages`` (one entry per kind
-        of step), ``steps``, ``finish`` (the command for what is not done), ``unchecked`` (files, bytes),
-        ``seconds`` (of all steps, added up), ``peak_memory_mb``, ``notices``, ``summary`` (rows, or None)
-        and ``verdict`` (sentences).
+        check_bytes: Bytes of outputs to compare with their SHA-256, small files first; None: all.
 
     Raises:
         ConfigError: ``config.toml`` is missing or wrong.
@@ -51,8 +44,13 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
     records = read_records(root)
     panel = [arm.name for arm in arm_names.panel(config.select)]
     arms = _arms(records, panel)
-    outputs = check_outputs(root, records, limit=check_bytes)
-    steps = _steps(records, _expected(run, arms, config), outputs)
+    made = {name: sha for record in records.values() for name, sha in record.outputs.items()}
+    outputs = _check_outputs(root, made, limit=check_bytes)
+    unchecked = [name for name, state in outputs.items() if state == "unchecked"]
+    expected = ["ingest"]  # before there is a dataset, nobody knows the other steps
+    if run.dataset_card.is_file():
+        expected += [step.name for step in every_step(run, [arm_names.parse(arm) for arm in arms], config)]
+    steps = _steps(records, expected, made, outputs)
     summary = _summary(run)
     kinds = [kind for kind in KINDS if kind != "search" or any(step["stage"] == kind for step in steps)]
     return {
@@ -64,7 +62,7 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
         "stages": [_stage(kind, [step for step in steps if step["stage"] == kind]) for kind in kinds],
         "steps": steps,
         "finish": _finish(root, steps, arms, panel),
-        "unchecked": {"files": len(outputs.unchecked), "bytes": sum(outputs.unchecked.values())},
+        "unchecked": {"files": len(unchecked), "bytes": sum((root / n).stat().st_size for n in unchecked)},
         "seconds": round(sum(record.seconds for record in records.values()), 3),
         "peak_memory_mb": max((record.peak_memory_mb for record in records.values()), default=None),
         "notices": _notices(dataset, records),
@@ -96,77 +94,54 @@ def _finish(root: Path, steps: Sequence[Facts], arms: Sequence[str], panel: Sequ
     return shlex.join(["ranksieve", "report", str(root), *others])
 
 
-def _expected(run: RunPaths, arms: Sequence[str], config: Config) -> list[str]:
-    """Return the names of the steps of a complete run; before there is a dataset, of the first alone."""
-    if run.dataset_card.is_file():
-        steps = every_step(run, [arm_names.parse(arm) for arm in arms], config)
-        return ["ingest", *(step.name for step in steps)]
-    return ["ingest"]
-
-
 # ---- What there is ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Recorded outputs that are not as they were written, by name; and sizes of those not compared."""
-
-    missing: frozenset[str]
-    damaged: frozenset[str]
-    unchecked: dict[str, int]
-
-
-def check_outputs(root: Path, records: Mapping[str, Record], *, limit: int | None) -> Outputs:
-    """Compare the outputs of recorded steps with their SHA-256, small files first.
-
-    Args:
-        root: The run's directory.
-        records: Records of its steps, by name.
-        limit: Bytes to read at most; None: no limit.
-    """
-    wanted = {name: sha for record in records.values() for name, sha in record.outputs.items()}
-    sizes = {name: (root / name).stat().st_size for name in wanted if (root / name).is_file()}
-    damaged, unchecked, read = set(), {}, 0
+def _check_outputs(root: Path, made: Hashes, *, limit: int | None) -> dict[str, str]:
+    """Return the state of every recorded output: intact, missing, damaged, or unchecked beyond the limit."""
+    sizes = {name: (root / name).stat().st_size for name in made if (root / name).is_file()}
+    states, read = dict.fromkeys(made, "missing"), 0
     for name in sorted(sizes, key=lambda name: (sizes[name], name)):
         read += sizes[name]
         if limit is not None and read > limit:
-            unchecked[name] = sizes[name]
-        elif _sha256(root / name) != wanted[name]:
-            damaged.add(name)
-    return Outputs(frozenset(wanted) - frozenset(sizes), frozenset(damaged), unchecked)
+            states[name] = "unchecked"
+        else:
+            states[name] = "intact" if _has_sha256(root / name, made[name]) else "damaged"
+    return states
 
 
-def _sha256(file: Path) -> str | None:
+def _has_sha256(file: Path, sha: str) -> bool:
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(file) == sha
     except OSError:
-        return None
+        return False
 
 
-def _steps(records: Mapping[str, Record], expected: Sequence[str], outputs: Outputs) -> list[Facts]:
+def _steps(
+    records: Mapping[str, Record], expected: Sequence[str], made: Hashes, outputs: Mapping[str, str]
+) -> list[Facts]:
     """Return name, stage, state, seconds and peak memory of every step, in the order of the stages."""
-    made = {name: sha for record in records.values() for name, sha in record.outputs.items()}
-    place = {kind: number for number, kind in enumerate(KINDS)}
     steps = []
     for name in dict.fromkeys([*expected, *records]):
-        record, kind = records.get(name), kind_of(name)[0]
+        record = records.get(name)
         steps.append(
             {
                 "name": name,
-                "stage": kind,
+                "stage": kind_of(name)[0],
                 "state": _state(record, made, outputs),
                 "seconds": record and record.seconds,
                 "peak_memory_mb": record and record.peak_memory_mb,
             }
         )
+    place = {kind: number for number, kind in enumerate(KINDS)}
     return sorted(steps, key=lambda step: place.get(step["stage"], len(place)))
 
 
-def _state(record: Record | None, made: Mapping[str, str], outputs: Outputs) -> str:
-    if record is None or not record.outputs or outputs.missing & record.outputs.keys():
+def _state(record: Record | None, made: Hashes, outputs: Mapping[str, str]) -> str:
+    states = {outputs[name] for name in record.outputs} if record else set()
+    if record is None or not states or "missing" in states:
         return "missing"
-    if outputs.damaged & record.outputs.keys():
+    if "damaged" in states:
         return "damaged"
     inputs = [pair for files in record.inputs.values() for pair in (files or {}).items()]
     return "stale" if any(made.get(name, sha) != sha for name, sha in inputs) else "done"
@@ -185,20 +160,17 @@ def _stage(kind: str, steps: Sequence[Facts]) -> Facts:
 
 
 def _source(records: Mapping[str, Record]) -> Facts | None:
-    record = records.get("ingest")
-    if record is None:
+    if (record := records.get("ingest")) is None:
         return None
     files = [name for role in record.inputs.values() for name in role or ()]
-    return {
-        "layout": record.parameters.get("layout"),
-        "files": [{"path": file, "there": Path(file).is_file()} for file in files],
-    }
+    there = [{"path": file, "there": Path(file).is_file()} for file in files]
+    return {"layout": record.parameters.get("layout"), "files": there}
 
 
 def _notices(dataset: Facts | None, records: Mapping[str, Record]) -> list[str]:
     found = list(dataset["notices"]) if dataset else []
-    for name in sorted(records):
-        found += records[name].facts.get("notices", [])
+    for record in records.values():
+        found += record.facts.get("notices", [])
     return list(dict.fromkeys(found))
 
 

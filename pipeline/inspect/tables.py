@@ -1,8 +1,4 @@
-"""What is in Parquet files of one schema: which table it is, its size, and the figures that describe it.
-
-Rows and row groups come from the files' footers, figures from key columns. Of the features only the first few
-of the rows that are shown are read.
-"""
+"""What is in Parquet files of one schema: which table it is, its size, and the figures that describe it."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,22 +12,17 @@ import pyarrow.parquet as pq
 
 from pipeline.core import tables
 from pipeline.core.errors import SourceError, StorageError
-from pipeline.inspect.contents import CONTENTS, Facts
-
-__all__ = ["Facts", "file_facts", "label_counts", "open_parquet", "plain", "recognise", "table_facts"]
+from pipeline.core.records import Facts
+from pipeline.inspect.contents import CONTENTS, value_counts
 
 _FIRST_ROWS: Final = 5
 _FIRST_COLUMNS: Final = 20
 _FIRST_FEATURES: Final = 6
-_MAGIC: Final = b"PAR1"
 _TYPE_NAMES: Final = {"halffloat": "float16", "float": "float32", "double": "float64"}  # Arrow's and NumPy's
 
 
 def table_facts(files: Sequence[Path]) -> Facts:
     """Describe Parquet files that hold one table, or its parts in order.
-
-    Args:
-        files: At least one.
 
     Returns:
         ``table`` (its name in :mod:`pipeline.core.tables`, or None), ``columns`` (neighbouring features as one
@@ -73,8 +64,8 @@ def open_parquet(file: Path) -> pq.ParquetFile:
     """
     try:
         with file.open("rb") as stream:
-            magic = stream.read(len(_MAGIC))
-        if magic != _MAGIC:
+            magic = stream.read(4)
+        if magic != b"PAR1":
             kind = "not a Parquet file" if magic else "an empty file"
             raise SourceError(f"{kind}; inspect takes a run, a dataset directory or Parquet", file=file)
         return pq.ParquetFile(file, memory_map=True)
@@ -84,41 +75,27 @@ def open_parquet(file: Path) -> pq.ParquetFile:
 
 def file_facts(file: Path, part: pq.ParquetFile) -> Facts:
     """Return what a file's footer tells: ``name, rows, row_groups, bytes``."""
-    status = file.stat()
-    footer = part.metadata
-    return {
-        "name": file.name,
-        "rows": footer.num_rows,
-        "row_groups": footer.num_row_groups,
-        "bytes": status.st_size,
-    }
+    rows, groups = part.metadata.num_rows, part.metadata.num_row_groups
+    return {"name": file.name, "rows": rows, "row_groups": groups, "bytes": file.stat().st_size}
 
 
 def recognise(schema: pa.Schema) -> str | None:
     """Return the name of our table with these columns, None if it is none of ours."""
-    names = schema.names
-    if "qid" in names:
-        qid = schema.field("qid").type
-        for name, table in (
-            ("METRICS", tables.metrics),
-            ("SELECTION", tables.selection),
-            ("SCORES", tables.scores),
-        ):
-            if _holds(schema, table(qid=qid)):
-                return name
-        if "f1" in names and "label" in names:
-            label = schema.field("label").type
-            if pa.types.is_integer(label) or pa.types.is_floating(label):
-                return "PREPARED" if _holds(schema, pa.schema([("weight", pa.float32())])) else "JUDGMENTS"
-    known = {"SUMMARY": tables.SUMMARY, "SEARCH": tables.SEARCH}
-    return next((name for name, contract in known.items() if _holds(schema, contract)), None)
-
-
-def _holds(schema: pa.Schema, contract: pa.Schema) -> bool:
-    """Return whether the schema has every column of the contract, of its type."""
-    return all(
-        field.name in schema.names and schema.field(field.name).type == field.type for field in contract
-    )
+    types = dict(zip(schema.names, schema.types, strict=True))
+    qid, label = types.get("qid", tables.QID_INT), types.get("label", pa.null())
+    contracts = {
+        "METRICS": tables.metrics(qid=qid),
+        "SELECTION": tables.selection(qid=qid),
+        "SCORES": tables.scores(qid=qid),
+        "SUMMARY": tables.SUMMARY,
+        "SEARCH": tables.SEARCH,
+    }
+    for name, contract in contracts.items():
+        if all(types.get(field.name) == field.type for field in contract):
+            return name
+    if {"qid", "f1"} <= types.keys() and (pa.types.is_integer(label) or pa.types.is_floating(label)):
+        return "PREPARED" if types.get("weight") == pa.float32() else "JUDGMENTS"
+    return None
 
 
 def short_schema(schema: pa.Schema) -> list[Facts]:
@@ -145,8 +122,7 @@ def _first_rows(opened: Sequence[pq.ParquetFile], schema: pa.Schema, table: str 
         hidden = set(tables.features_of(names)[_FIRST_FEATURES:])
         names = [name for name in names if name not in hidden]
     for part in opened:
-        footer = part.metadata
-        filled = [group for group in range(footer.num_row_groups) if footer.row_group(group).num_rows]
+        filled = [group for group in range(part.num_row_groups) if part.metadata.row_group(group).num_rows]
         if filled:
             batches = part.iter_batches(_FIRST_ROWS, row_groups=filled[:1], columns=names[:_FIRST_COLUMNS])
             rows: list[Facts] = next(batches).to_pylist()
@@ -180,11 +156,6 @@ def _reason(error: Exception) -> str:
 
 
 def label_counts(files: Sequence[Path]) -> list[Facts]:
-    """Return ``label, rows`` of the labels there are; reads one column.
-
-    Raises:
-        StorageError: A file is damaged.
-    """
+    """Return ``label, rows`` of the labels there are; raises StorageError when a file is damaged."""
     with _readable(files):
-        counts = pl.scan_parquet(list(files)).group_by("label").agg(rows=pl.len()).sort("label")
-        return counts.collect(engine="streaming").to_dicts()
+        return value_counts(pl.scan_parquet(list(files)), "label")

@@ -25,11 +25,10 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """Return the place of a value; values outside keep their proportion, beyond the ends."""
-        low, high = self._inner(self.low), self._inner(self.high)
-        return self.start + (self.end - self.start) * (self._inner(value) - low) / (high - low)
-
-    def _inner(self, value: float) -> float:
-        return math.log(value) if self.log else value
+        low, high, at = (
+            map(math.log, (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        )
+        return self.start + (self.end - self.start) * (at - low) / (high - low)
 
     def ticks(self, count: int = 6) -> list[float]:
         """Return round values on the scale, ``count`` or a few more or less."""
@@ -77,12 +76,11 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move places apart until each is ``gap`` from the next, as little as possible in the squared sense.
+    """Move places apart until each is ``gap`` from the next (less where they do not fit), least in squares.
 
-    They stay in ``low..high``, with a smaller gap where they do not fit otherwise, and in their order; equal
-    places stay in the order given. With p_i - i * gap in place of p_i, "at least gap apart" becomes "not
-    falling": isotonic regression, here by the max-min formula (Robertson, Wright and Dykstra, *Order Restricted
-    Statistical Inference*, 1988), which for some dozens of labels needs no library.
+    They stay in ``low..high`` and in their order. With p_i - i * gap in place of p_i, "at least gap apart"
+    becomes "not falling": isotonic regression, here by the max-min formula (Robertson, Wright and Dykstra,
+    *Order Restricted Statistical Inference*, 1988), which for some dozens of labels needs no library.
     """
     if not places:
         return []

@@ -40,7 +40,11 @@ def chart(rows: Sequence[Row], *, cutoff: int) -> str:
         if row["recommended"]:
             top = axes.y(place) + 1
             add(svg, "rect", x=2, y=top, width=WIDTH - 4, height=_ROW - 2, rx=4, class_="chosen")
-    _heads(axes)
+    zero = x(0.0)
+    text(svg, "← worse", zero - 8, 12, "axis", anchor="end")
+    text(svg, "better →", zero + 8, 12, "axis")
+    text(svg, "difference (95 % interval)", _RIGHT - 72, 30, "axis", anchor="end")
+    text(svg, "p (Holm)", _RIGHT, 30, "axis", anchor="end")
     axes.bottom(difference, count=7, grid=True)
     axes.zero()
     style = looks(row["arm"] for row in rows)
@@ -52,9 +56,7 @@ def chart(rows: Sequence[Row], *, cutoff: int) -> str:
 def off_scale(rows: Sequence[Row]) -> bool:
     """Return whether the scale leaves an arm out."""
     rows = [row for row in rows if row["delta"] is not None]
-    if not rows:
-        return False
-    low, high = _domain(rows)
+    low, high = _domain(rows) if rows else (0.0, 0.0)
     return any(not low <= row["delta"] <= high for row in rows)
 
 
@@ -73,14 +75,6 @@ def _domain(rows: Sequence[Row]) -> tuple[float, float]:
     return min(0.0, *near), max(0.0, *near)
 
 
-def _heads(axes: Axes) -> None:
-    zero = axes.x(0.0)
-    text(axes.svg, "← worse", zero - 8, 12, "axis", anchor="end")
-    text(axes.svg, "better →", zero + 8, 12, "axis")
-    text(axes.svg, "difference (95 % interval)", _RIGHT - 72, 30, "axis", anchor="end")
-    text(axes.svg, "p (Holm)", _RIGHT, 30, "axis", anchor="end")
-
-
 def _arm(axes: Axes, row: Row, look: Look, y: float) -> None:
     """Draw one arm: name, interval, mark, figures."""
     x, delta, sure = axes.x, row["delta"], significant(row)
@@ -90,14 +84,8 @@ def _arm(axes: Axes, row: Row, look: Look, y: float) -> None:
     add(group, "title", f"{row['arm']}: {number(delta, '+z.4f')}")
     text(group, shorten(row["arm"], _LONGEST), 10, y, class_)
     if x.low <= delta <= x.high:
-        line(
-            group,
-            x(max(low, x.low)),
-            y,
-            x(min(high, x.high)),
-            y,
-            f"bar {look.colour}{'' if sure else ' thin'}",
-        )
+        bar = f"bar {look.colour}{'' if sure else ' thin'}"
+        line(group, x(max(low, x.low)), y, x(min(high, x.high)), y, bar)
         if row["recommended"]:
             add(group, "circle", cx=x(delta), cy=y, r=10, class_="ring")
         mark(group, look, x(delta), y, hollow=not sure)

@@ -8,14 +8,13 @@ from typing import Any, Final
 
 import polars as pl
 
+from pipeline.core.records import Facts
 from pipeline.dataset.folds import of_splits
 from pipeline.evaluation.paired import ALPHA
 from pipeline.evaluation.verdict import BASELINE
 from pipeline.report import forest, shares, wins
 from pipeline.report.formatting import MISSING, number
 from pipeline.report.view import Column, SummaryView, deciding_cutoff, figures, summary_view
-
-Facts = dict[str, Any]
 
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _STACKED: Final = {"rows": "share", "vs all": "interval", "p Holm": "p", "vs random": "p random"}
@@ -29,7 +28,7 @@ def run(
 
     Args:
         summary: SUMMARY over all folds.
-        metrics: METRICS over all folds; read only where the page needs it.
+        metrics: METRICS over all folds.
         out: The file to write.
         dataset: What ``dataset.json`` says.
         config: Every setting, nested.
@@ -53,16 +52,15 @@ def page(
     """Return the page, as :func:`run` writes it; the same input gives the same text."""
     from jinja2 import Environment, StrictUndefined
 
-    cutoff = deciding_cutoff(summary)
+    cutoff, recommended = deciding_cutoff(summary), _recommended(summary)
     rows = figures(summary, cutoff=cutoff)
     folder = files("pipeline.report")
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters |= {"number": number, "by_backticks": _by_backticks}
-    template = environment.from_string(folder.joinpath("page.html.j2").read_text(encoding="utf-8"))
-    text = template.render(
-        style=folder.joinpath("style.css").read_text(encoding="utf-8"),
+    text = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8")).render(
+        style=(folder / "style.css").read_text(encoding="utf-8"),
         shape=shape(dataset),
         splits=_one_fold(dataset),
         notices=notices,
@@ -74,12 +72,12 @@ def page(
         vali=summary_view(summary, split="vali"),
         stacked=_stacked,
         baseline=next((row for row in rows if row["arm"] == BASELINE), None),
-        recommended=_recommended(summary),
+        recommended=recommended,
         first=rows[0] if rows else None,
         shares=shares.chart(rows, cutoff=cutoff),
         differences=forest.chart(rows, cutoff=cutoff),
         off_scale=forest.off_scale(rows),
-        queries=_query_by_query(metrics, _recommended(summary), cutoff),
+        queries=_query_by_query(metrics, recommended, cutoff),
     )
     return _UNPRINTABLE.sub("\ufffd", f"{text}\n")
 
@@ -116,10 +114,9 @@ def _settings(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
     for key, value in values.items():
         if isinstance(value, Mapping):
             found += _settings(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            found.append((f"{prefix}{key}", ", ".join(map(str, value))))
         else:
-            found.append((f"{prefix}{key}", MISSING if value is None else str(value)))
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            found.append((f"{prefix}{key}", MISSING if value is None else text))
     return found
 
 

@@ -1,20 +1,16 @@
-"""SUMMARY as people read it: its columns are chosen and its figures formatted here, once.
-
-The terminal, the page and Markdown are renderers of a :class:`SummaryView`: each leaves out the columns that it
-has no room for, and formats no figure of the table itself.
-"""
+"""SUMMARY as people read it: columns and formatted figures, of which each renderer shows what it has room for."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
+from pipeline.core.records import Facts
 from pipeline.evaluation.paired import ALPHA
 from pipeline.evaluation.verdict import verdict
 from pipeline.report.formatting import interval, number, p_value
 
-Row = dict[str, Any]
+Row = Facts
 """A row of SUMMARY."""
 
 
@@ -39,10 +35,7 @@ class ArmFlags:
 
 @dataclass(frozen=True)
 class SummaryView:
-    """The arms' figures on one split, ready to print: NDCG at each cutoff, differences at the deciding one.
-
-    Differences that no arm has, to an arm that was not trained, have no columns.
-    """
+    """The arms' figures on one split, ready to print; differences that no arm has are left out."""
 
     title: str
     cutoff: int
@@ -60,13 +53,16 @@ def summary_view(summary: pl.DataFrame, *, split: str = "test") -> SummaryView:
     """Return the table of one split, the verdict's sentences, and what the table's marks mean."""
     cutoff = deciding_cutoff(summary)
     rows = figures(summary, cutoff=cutoff, split=split)
-    arms = tuple(_flags(row) for row in rows)
+    arms = []
+    for row in rows:
+        sure = significant(row)
+        arms.append(ArmFlags(bool(row["recommended"]), sure, worse=sure and (row["delta"] or 0) < 0))
     chosen = any(arm.recommended for arm in arms)
     return SummaryView(
         title=f"NDCG on the {rows[0]['queries']:,} {split} queries" if rows else f"no {split} lists",
         cutoff=cutoff,
         columns=tuple(_columns(rows, summary, split)),
-        arms=arms,
+        arms=tuple(arms),
         sentences=tuple(verdict(summary, cutoff=cutoff)),
         notes=("* recommended, chosen on the validation lists",) if chosen else (),
     )
@@ -74,7 +70,7 @@ def summary_view(summary: pl.DataFrame, *, split: str = "test") -> SummaryView:
 
 def figures(summary: pl.DataFrame, *, cutoff: int, split: str = "test") -> list[Row]:
     """Return SUMMARY's rows of one split and cutoff, in panel order."""
-    return summary.filter(pl.col("split") == split, pl.col("cutoff") == cutoff).to_dicts()
+    return summary.filter(split=split, cutoff=cutoff).to_dicts()
 
 
 def deciding_cutoff(summary: pl.DataFrame, *, otherwise: int = 10) -> int:
@@ -88,17 +84,11 @@ def significant(row: Row) -> bool:
     return row["p_holm"] is not None and row["p_holm"] < ALPHA
 
 
-def _flags(row: Row) -> ArmFlags:
-    sure = significant(row)
-    return ArmFlags(bool(row["recommended"]), significant=sure, worse=sure and (row["delta"] or 0) < 0)
-
-
 def _columns(rows: Sequence[Row], summary: pl.DataFrame, split: str) -> list[Column]:
     def column(name: str, cell: Callable[[Row], str], title: str = "", *, left: bool = False) -> Column:
         return Column(name, tuple(cell(row) for row in rows), title or name, left)
 
-    of_split = summary.filter(pl.col("split") == split).select("arm", "cutoff", "ndcg")
-    ndcg = {(arm, cutoff): value for arm, cutoff, value in of_split.iter_rows()}
+    ndcg = {(arm, k): v for arm, k, v in summary.filter(split=split)["arm", "cutoff", "ndcg"].iter_rows()}
     columns = [
         column("arm", lambda row: row["arm"], left=True),
         column("rows", lambda row: f"{row['rows']:,}"),

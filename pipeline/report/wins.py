@@ -23,11 +23,9 @@ _BINS: Final = 12  # most bins on each side of zero
 
 def differences(metrics: pl.DataFrame, *, arm: str, cutoff: int, split: str = "test") -> Floats:
     """Return the NDCG of ``arm`` minus that of `all` per query with a relevant document, ascending."""
-    rows = metrics.filter(pl.col("split") == split, pl.col("cutoff") == cutoff)
-    keys = ["fold", "qid"]
-    mine = rows.filter(pl.col("arm") == arm).select(*keys, "ndcg")
-    base = rows.filter(pl.col("arm") == BASELINE).select(*keys, base="ndcg")
-    change = mine.join(base, on=keys).select(pl.col("ndcg") - pl.col("base")).to_series().drop_nulls()
+    rows = metrics.filter(split=split, cutoff=cutoff)
+    both = rows.filter(arm=arm).join(rows.filter(arm=BASELINE), on=["fold", "qid"], suffix="_all")
+    change = both.select(pl.col("ndcg") - pl.col("ndcg_all")).to_series().drop_nulls()
     return np.sort(change.cast(pl.Float64).to_numpy())
 
 
@@ -67,13 +65,9 @@ def chart(change: Floats, *, arm: str, cutoff: int) -> str:
 
 def _outcomes(svg: Element, lost: int, tied: int, won: int) -> None:
     """Draw one bar, divided into the three outcomes, with the counts above it."""
-    total, start = lost + tied + won, _LEFT
-    outcomes = (
-        (lost, "lost", _LEFT, "start"),
-        (tied, "tied", (_LEFT + _RIGHT) / 2, "middle"),
-        (won, "won", _RIGHT, "end"),
-    )
-    for count, word, x, anchor in outcomes:
+    total, start, middle = lost + tied + won, _LEFT, (_LEFT + _RIGHT) / 2
+    places = {"lost": (lost, _LEFT, "start"), "tied": (tied, middle, "middle"), "won": (won, _RIGHT, "end")}
+    for word, (count, x, anchor) in places.items():
         width = (_RIGHT - _LEFT) * count / total
         add(svg, "rect", x=start, y=26, width=width, height=20, class_=word)
         label = f"{count:,} {word} ({count / total:.0%})"

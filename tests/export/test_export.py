@@ -230,11 +230,9 @@ def test_a_query_id_with_a_space_is_refused(small_run: Path, tmp_path: Path) -> 
     part = tmp_path / "part-00000.parquet"
     rows = pl.read_parquet(small_run / "dataset" / "test").with_columns(qid=pl.lit("q 1")).drop("doc_id")
     rows.write_parquet(part)
-    with pytest.raises(TableError, match="query id 'q 1' has a space"):
-        export_trec.write(
-            small_run / "models" / "all.txt", [part], qrels=tmp_path / "q", ranking=tmp_path / "r",
-            tag="all", what="test",
-        )  # fmt: skip
+    scored = predict([small_run / "models" / "all.txt"], [part], threads=1)
+    with pytest.raises(TableError, match="test: query id 'q 1' has a space"):
+        export_trec.write(scored, [part], tmp_path / "test", tag="all")
 
 
 # ---- Folds, directories, mistakes -------------------------------------------------------------------------
