@@ -20,12 +20,10 @@ class ExtraColumn:
     Attributes:
         reads: What the training split must have.
         add: Given the context rows and the training split, returns the rows, in their order, with the column.
-        needs_scores: Whether it has to be made anew when the scores change.
     """
 
     reads: Literal["doc_id", "features"]
     add: Callable[[pl.DataFrame, Training], pl.DataFrame]
-    needs_scores: bool = True
 
 
 @dataclass(frozen=True)

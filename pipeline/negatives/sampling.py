@@ -53,9 +53,8 @@ def popularity(*, n: pl.Expr, power: float) -> StrategyResult:
     negative sampling (Mikolov et al., "Distributed Representations of Words and Phrases", NeurIPS 2013). Alone
     among the strategies, it lets the other queries decide about a query.
     """
-    extra_column = ExtraColumn("doc_id", training.doc_queries, needs_scores=False)
     result = _weighted(pl.col("doc_queries").log() * power, n, kept_as="popular")
-    return replace(result, extra_column=extra_column)
+    return replace(result, extra_column=ExtraColumn("doc_id", training.doc_queries))
 
 
 def _weighted(log_weight: pl.Expr, n: pl.Expr, *, kept_as: str) -> StrategyResult:
