@@ -1,7 +1,7 @@
 """METRICS and the table of arms as arrays: which arms there are, and the NDCG of each on the same queries."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,8 @@ class Panel:
     """The arms in order.
 
     Attributes:
-        names: Name of each arm.
-        rows: Training rows of each arm.
+        names: Names of the arms.
+        rows: Their training rows.
         baseline: Index of `all`; None if it was not trained.
         control: Index of each arm's random control, its own where there is none.
     """
@@ -48,6 +48,7 @@ class Panel:
 class SplitNdcg:
     """NDCG of one split, (queries, cutoffs, arms), NaN for a query without a relevant document."""
 
+    split: str
     cutoffs: list[int]
     values: Floats
 
@@ -55,6 +56,10 @@ class SplitNdcg:
     def judged(self) -> Floats:
         """The values of the queries with a relevant document."""
         return self.values[~np.isnan(self.values[:, 0, 0])]
+
+    def seed(self, seed: int, purpose: Literal["bootstrap", "flip"]) -> list[int]:
+        """Return the seed of the split's draws for a purpose; it does not depend on other splits."""
+        return [seed, SPLITS.index(self.split), ("bootstrap", "flip").index(purpose)]
 
 
 def read_panel(arms: pl.DataFrame) -> Panel:
@@ -104,9 +109,4 @@ def read_split(metrics: pl.DataFrame, panel: Panel, *, split: str) -> SplitNdcg 
     values = rows["ndcg"].cast(pl.Float64).fill_null(float("nan")).to_numpy().reshape(shape)
     if np.any(np.isnan(values) != np.isnan(values[:, :1, :1])):
         raise TableError(f"compare: on {split} a query has an NDCG under some arms or cutoffs and not others")
-    return SplitNdcg(cutoffs, values)
-
-
-def draw_seed(seed: int, *, split: str, purpose: str) -> list[int]:
-    """Return the seed of a split's ``bootstrap`` or ``flip`` draws; it does not depend on other splits."""
-    return [seed, SPLITS.index(split), ("bootstrap", "flip").index(purpose)]
+    return SplitNdcg(split, cutoffs, values)
