@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from pipeline.core import tables
 from pipeline.dataset import parts
@@ -47,25 +46,16 @@ def run(
     cutoffs: Sequence[int],
     threads: int,
 ) -> dict[str, Any]:
-    """Write METRICS of one arm on every split; return the queries of each.
-
-    The numbers do not depend on the thread count.
-    """
-    frames = []
-    qid: pa.DataType = tables.QID_INT
-    for split, files in splits.items():
-        qid = parts.schema_of(files).field("qid").type
-        scored = predict([model], files, threads=threads)
-        frames.append(
-            evaluate(scored, cutoffs=cutoffs).with_columns(
-                arm=pl.lit(arm), split=pl.lit(split), fold=pl.lit(fold, pl.Int16)
-            )
+    """Write METRICS of one arm on every split; return the number of queries of each."""
+    frames = {
+        split: evaluate(predict([model], files, threads=threads), cutoffs=cutoffs).with_columns(
+            arm=pl.lit(arm), split=pl.lit(split), fold=pl.lit(fold, pl.Int16)
         )
-    metrics = pl.concat(frames)
-    parts.write_table(out, metrics, tables.metrics(qid=qid))
-    return {
-        "queries": {split: int(frame["qid"].n_unique()) for split, frame in zip(splits, frames, strict=True)}
+        for split, files in splits.items()
     }
+    [qid] = {parts.schema_of(files).field("qid").type for files in splits.values()}
+    parts.write_table(out, pl.concat(frames.values()), tables.metrics(qid=qid))
+    return {"queries": {split: frame["qid"].n_unique() for split, frame in frames.items()}}
 
 
 def concat_metrics(files: Sequence[Path], out: Path) -> dict[str, Any]:

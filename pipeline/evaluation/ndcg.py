@@ -110,8 +110,7 @@ def _dcg(
 ) -> Floats:
     """Return (queries, cutoffs) DCG with each query's rows in descending order of ``keys``.
 
-    With ``average``, rows of one query and one key form a group, and each earns the group's mean gain;
-    without it, every row is its own group and ties stay in input order.
+    With ``average``, each row earns the mean gain of those of its query and key; else ties stay in input order.
     """
     order = np.lexsort((-keys, query))  # stable
     ranked = keys[order]

@@ -17,12 +17,15 @@ Floats = npt.NDArray[np.float64]
 ALPHA: Final = 0.05
 """Level below which a p-value counts as significant."""
 
+COVERAGE: Final = 0.95
+"""What an interval aims at."""
+
 BLOCK: Final = 1 << 21
 """Numbers per block of draws: 16 MiB of float64."""
 
 
 def bootstrap(
-    values: Floats, *, seed: int | Sequence[int], resamples: int, level: float = 0.95, block: int = BLOCK
+    values: Floats, *, seed: int | Sequence[int], resamples: int, block: int = BLOCK
 ) -> tuple[Floats, Floats]:
     """Return the percentile interval of each column's mean (Efron 1979), queries drawn with replacement.
 
@@ -30,7 +33,6 @@ def bootstrap(
         values: (n, columns) float64 in [-1, 1], one row per query, none NaN.
         seed: Seed of ``numpy.random.default_rng``.
         resamples: Number of bootstrap samples.
-        level: Coverage aimed at.
         block: Numbers drawn at a time; the result does not depend on it.
 
     Returns:
@@ -47,7 +49,7 @@ def bootstrap(
         drawn += np.arange(size)[:, None] * n
         times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
         sums[start : start + size] = times.astype(np.float64) @ fixed
-    tail = (1.0 - level) / 2.0
+    tail = (1.0 - COVERAGE) / 2.0
     low, high = np.quantile(sums, (tail, 1.0 - tail), axis=0) / (scale * n)
     return low, high
 

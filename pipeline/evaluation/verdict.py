@@ -20,8 +20,7 @@ _Row = dict[str, Any]
 def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
     """Return at most five sentences: what the test lists of SUMMARY show at a cutoff, and what to keep.
 
-    An arm is better or worse when its Holm-adjusted p against `all` is below 0.05. Without `all` the
-    sentences give each arm's own figures and say how to compare them.
+    An arm is better or worse when its Holm-adjusted p against `all` is below 0.05.
     """
     rows = summary.filter(pl.col("split") == "test", pl.col("cutoff") == cutoff).to_dicts()
     if not rows:
@@ -55,14 +54,12 @@ def _alone(rows: list[_Row], cutoff: int) -> list[str]:
         for row in rows
         if row["delta_random"] is not None
     ]
+    sentences = [f"NDCG@{cutoff} on {judged:,} test queries with a relevant document: {figures}{rest}."]
+    if chance:
+        sentences.append(f"Against random negatives in the same number: {', '.join(chance[:_MOST_NAMED])}.")
     names = ",".join([BASELINE, *(row["arm"] for row in rows)])
     return [
-        f"NDCG@{cutoff} on {judged:,} test queries with a relevant document: {figures}{rest}.",
-        *(
-            [f"Against random negatives in the same number: {', '.join(chance[:_MOST_NAMED])}."]
-            if chance
-            else []
-        ),
+        *sentences,
         f"Whether {'this is' if len(rows) == 1 else 'one of these is'} better or worse than training on "
         f"everything is not known: to compare, add `{BASELINE}` to the arms (`--arms {names}`).",
     ]

@@ -17,9 +17,7 @@ _ROUNDING: Final = 1e-9
 class ExtraColumn:
     """A column that SCORES cannot give: it is made from the training split's document ids or features.
 
-    Attributes:
-        reads: What the training split must have.
-        add: Given the context rows and the training split, returns the rows, in their order, with the column.
+    ``add`` takes the context rows and the training split, and returns the rows in their order with the column.
     """
 
     reads: Literal["doc_id", "features"]
@@ -35,8 +33,7 @@ class StrategyResult:
         reason: Why it is kept, or why not: text.
         weight: Its training weight when kept.
         extra_column: The column its expressions read beside those of the context.
-        hard: It is one of the hard ones, for a strategy that keeps these apart from easy ones. No draw
-            decides it.
+        hard: It is a hard one, for a strategy that keeps these apart from easy ones; no draw decides it.
     """
 
     kept: pl.Expr
