@@ -43,9 +43,8 @@ def summarise(
         prefer: The preferred arm.
 
     Returns:
-        SUMMARY, one row per split, cutoff and arm in that order. Without `all` its ``delta`` and what belongs
-        to it are null. ``p_holm`` is adjusted over the arms other than `all` at one split and cutoff.
-        ``recommended`` is the same on every row of an arm, and null when there is nothing to decide on.
+        SUMMARY, one row per split, cutoff and arm in that order. ``p_holm`` is adjusted over the arms other than
+        `all` at one split and cutoff; ``recommended`` is the same on every row of an arm.
 
     Raises:
         TableError: A missing column or arm, or arms that were not measured on the same queries.
@@ -116,20 +115,9 @@ def _columns(*values: Floats) -> Floats:
     return np.concatenate([each.reshape(len(each), math.prod(each.shape[1:])) for each in values], axis=1)
 
 
-def run(
-    metrics: Path,
-    arms: pl.DataFrame,
-    out: Path,
-    *,
-    seed: int,
-    resamples: int,
-    cutoff: int,
-    prefer: str | None = None,
-) -> dict[str, Any]:
-    """Read METRICS and write SUMMARY; return the recommended arm, None if there is none."""
-    summary = summarise(
-        pl.read_parquet(metrics), arms, seed=seed, resamples=resamples, cutoff=cutoff, prefer=prefer
-    )
+def run(metrics: Path, arms: pl.DataFrame, out: Path, **settings: Any) -> dict[str, Any]:
+    """Write SUMMARY of METRICS, with the settings of :func:`summarise`; return the recommended arm, or None."""
+    summary = summarise(pl.read_parquet(metrics), arms, **settings)
     parts.write_table(out, summary, tables.SUMMARY)
     chosen = summary.filter(pl.col("recommended"))["arm"]
     return {"recommended": chosen[0] if len(chosen) else None}

@@ -17,9 +17,6 @@ Floats = npt.NDArray[np.float64]
 ALPHA: Final = 0.05
 """Level below which a p-value counts as significant."""
 
-COVERAGE: Final = 0.95
-"""What an interval aims at."""
-
 BLOCK: Final = 1 << 21
 """Numbers per block of draws: 16 MiB of float64."""
 
@@ -27,7 +24,7 @@ BLOCK: Final = 1 << 21
 def bootstrap(
     values: Floats, *, seed: int | Sequence[int], resamples: int, block: int = BLOCK
 ) -> tuple[Floats, Floats]:
-    """Return the percentile interval of each column's mean (Efron 1979), queries drawn with replacement.
+    """Return the 95 % percentile interval of each column's mean (Efron 1979), queries drawn with replacement.
 
     Args:
         values: (n, columns) float64 in [-1, 1], one row per query, none NaN.
@@ -49,7 +46,7 @@ def bootstrap(
         drawn += np.arange(size)[:, None] * n
         times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
         sums[start : start + size] = times.astype(np.float64) @ fixed
-    tail = (1.0 - COVERAGE) / 2.0
+    tail = (1.0 - 0.95) / 2.0
     low, high = np.quantile(sums, (tail, 1.0 - tail), axis=0) / (scale * n)
     return low, high
 
@@ -91,11 +88,7 @@ def sign_flip(
 def holm(p: Floats) -> Floats:
     """Return Holm's (1979) step-down adjusted p-values, one family per row of the last axis.
 
-    Args:
-        p: (..., m) float64, none NaN unless the whole family is.
-
-    Returns:
-        (..., m) float64, at most 1.
+    No p-value is NaN unless its whole family is.
     """
     m = p.shape[-1]
     order = np.argsort(p, axis=-1, kind="stable")

@@ -23,19 +23,14 @@ _METRICS: Final = ("arm", "split", "fold", "qid", "cutoff", "ndcg")
 
 @dataclass(frozen=True)
 class Panel:
-    """The arms in order.
-
-    Attributes:
-        names: Names of the arms.
-        rows: Their training rows.
-        baseline: Index of `all`; None if it was not trained.
-        control: Index of each arm's random control, its own where there is none.
-    """
+    """The arms in order: names, training rows, and whom each is compared with."""
 
     names: list[str]
     rows: Ints
     baseline: int | None
+    """Index of `all`; None if it was not trained."""
     control: Ints
+    """Index of each arm's random control; its own where there is none."""
 
     @property
     def reference(self) -> Ints:
@@ -63,11 +58,7 @@ class SplitNdcg:
 
 
 def read_panel(arms: pl.DataFrame) -> Panel:
-    """Return the arms of ARMS, one row each.
-
-    Raises:
-        TableError: A column is missing, an arm is listed twice, or a control is not among the arms.
-    """
+    """Return the arms of ARMS; :class:`TableError` if a column or control is missing, or an arm there twice."""
     tables.check(arms.columns, _ARMS, table="ARMS", where="compare")
     names: list[str] = arms["arm"].to_list()
     controls: list[str | None] = arms["control"].to_list()

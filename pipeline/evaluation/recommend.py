@@ -26,7 +26,7 @@ def recommend(
 
     Args:
         panel: The arms.
-        measured: Their NDCG on validation lists, if there are any.
+        measured: Their NDCG on validation lists; None: there are none.
         prefer: The preferred arm; ignored if it is not among the arms.
         cutoff: The cutoff to decide at.
         seed: Seed of the sign vectors.

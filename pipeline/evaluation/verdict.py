@@ -6,12 +6,8 @@ import polars as pl
 
 from pipeline.evaluation.paired import ALPHA
 
-BASELINE: Final = "all"
-"""The arm that trains on every row."""
-
-COLLAPSE: Final = 0.3
-"""Relative loss of NDCG from which a significantly worse arm is called collapsed."""
-
+BASELINE: Final = "all"  # the arm that trains on every row
+COLLAPSE: Final = 0.3  # relative loss of NDCG from which a significantly worse arm is called collapsed
 _MOST_NAMED: Final = 4  # arms that a sentence names before it counts the rest
 
 _Row = dict[str, Any]
@@ -22,7 +18,7 @@ def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
 
     An arm is better or worse when its Holm-adjusted p against `all` is below 0.05.
     """
-    rows = summary.filter(pl.col("split") == "test", pl.col("cutoff") == cutoff).to_dicts()
+    rows = summary.filter(split="test", cutoff=cutoff).to_dicts()
     if not rows:
         return [f"There is no test result at cutoff {cutoff}."]
     if rows[0]["ndcg"] is None:
@@ -40,7 +36,7 @@ def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
     )
     if not others:
         return [start, "There is no other arm to compare."]
-    vali = summary.filter(pl.col("split") == "vali", pl.col("cutoff") == cutoff).to_dicts()
+    vali = summary.filter(split="vali", cutoff=cutoff).to_dicts()
     return [start, *_differences(others, base), *_recommendation(rows, base, cutoff, vali)]
 
 

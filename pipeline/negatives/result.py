@@ -59,3 +59,9 @@ def share_of_negatives(share: float) -> pl.Expr:
 def reason_when(kept: pl.Expr, *, kept_as: str, left_as: str) -> pl.Expr:
     """Return one reason for what is kept and another for what is left."""
     return pl.when(kept).then(pl.lit(kept_as)).otherwise(pl.lit(left_as))
+
+
+def first_ranks(rank: pl.Expr, n: pl.Expr, *, kept_as: str, left_as: str = "not drawn") -> StrategyResult:
+    """Return the result that keeps the candidates ranked 1 to ``n``."""
+    kept = rank <= n
+    return StrategyResult(kept, reason_when(kept, kept_as=kept_as, left_as=left_as))
