@@ -14,15 +14,11 @@ from pipeline.ranker.predict import predict
 
 
 def evaluate(scored: pl.DataFrame, *, cutoffs: Sequence[int]) -> pl.DataFrame:
-    """Compute NDCG per query: exponential gain, ties averaged.
+    """Return ``qid, cutoff, ndcg`` in the given orders: exponential gain, ties averaged.
 
     Args:
-        scored: ``qid, label, score``; each query's rows contiguous.
+        scored: ``qid, label, score``; each query's rows contiguous. NDCG is null if none is relevant.
         cutoffs: Ranks to cut at.
-
-    Returns:
-        ``qid, cutoff, ndcg``, queries in their given order, cutoffs in theirs; null for a query without a
-        relevant document.
     """
     runs = scored["qid"].rle()
     offsets = np.concatenate([[0], np.cumsum(runs.struct.field("len").to_numpy().astype(np.int64))])

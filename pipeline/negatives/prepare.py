@@ -18,12 +18,7 @@ _SETS_PER_PASS: Final = 4
 
 
 def prepare(judgments: pa.Table, selection: pl.DataFrame) -> pa.Table:
-    """Return the kept rows of ``judgments`` in their order, plus ``weight`` float32 and any ``grade`` uint8.
-
-    Args:
-        judgments: JUDGMENTS, any part of the training split.
-        selection: ``row_id, weight`` of the kept rows, and ``grade`` for a graded arm.
-    """
+    """Return the rows of ``judgments`` that the kept rows of a selection name, with their weight and any grade."""
     kept = pl.DataFrame(judgments).join(selection, on="row_id", how="inner", maintain_order="left")
     schema = tables.with_training(judgments.schema, graded="grade" in selection.columns)
     return parts.conform(kept.to_arrow(), schema)

@@ -48,7 +48,7 @@ class Selector:
 
     Args:
         scores: SCORES, any row order.
-        arm: Strategy, budget and guards.
+        arm: The arm.
         config: Parameters of the strategies.
         seed: Seed of the draws.
         training: JUDGMENTS of the rows, for the arms that read document ids or features.
@@ -93,11 +93,6 @@ class Selector:
             return rows
         return column.add(rows.collect(engine=context.ENGINE), self._training).lazy()
 
-    @property
-    def row_ids(self) -> pl.DataFrame:
-        """``row_id`` of the rows, in the order of SCORES."""
-        return self._given.select("row_id")
-
     def selection(
         self, score: Floats | None = None, *, round: int = 0, first_kept_round: pl.Series | None = None
     ) -> pl.DataFrame:
@@ -113,6 +108,12 @@ class Selector:
         names = ["neg_rank", "kept", "weight", "reason", *(["grade"] if self._arm.graded else [])]
         decided = self._decide(score, round, first_kept_round).select("place", *names).sort("place")
         return given.with_columns(decided.select(names).collect(engine=context.ENGINE))
+
+    def selection_by(self, ranked: pl.DataFrame, *, round: int) -> pl.DataFrame:
+        """Return SELECTION by other SCORES, and with the rows that they say were kept before."""
+        found = self._given.select("row_id").join(ranked, on="row_id", how="left", maintain_order="left")
+        first_kept_round = found["first_kept_round"] if self._arm.rounds > 1 else None
+        return self.selection(found["score"].to_numpy(), round=round, first_kept_round=first_kept_round)
 
     def bagged(self, bags: int) -> pl.DataFrame:
         """Return SELECTION of several training sets in one, ``bags`` with a bit for each set that keeps the row.
@@ -215,12 +216,12 @@ def run(
     Args:
         scores: SCORES.
         out: File to write.
-        arm: Strategy, budget and guards.
+        arm: The arm.
         config: Parameters of the strategies.
         seed: Seed of the draws.
         files: Parts of the training split, for the arms that read document ids or features.
         ranked: SCORES of the same rows to choose by, where only the guards go by ``scores``.
-        round: Number of the choice, for an arm that makes several.
+        round: Number of that choice.
         block_rows: About how many rows to choose from at once, where queries come whole.
     """
     qid = parts.schema_of([scores]).field("qid").type
@@ -228,18 +229,11 @@ def run(
     tables_of_scores = [pl.read_parquet(scores)] if edges is None else blocks.read(scores, edges)
     training = Training.of_files(files) if files else None
     selectors = (Selector(t, arm, config=config, seed=seed, training=training) for t in tables_of_scores)
-    selections = (
-        each.bagged(arm.bags) if ranked is None else _select_by(ranked, each, arm, round=round)
-        for each in selectors
-    )
+    if ranked is None:
+        selections = (each.bagged(arm.bags) for each in selectors)
+    else:
+        selections = (each.selection_by(pl.read_parquet(ranked), round=round) for each in selectors)
     return _write(selections, out, arm, qid=qid, block_rows=block_rows)
-
-
-def _select_by(ranked: Path, selector: Selector, arm: Arm, *, round: int) -> pl.DataFrame:
-    """Return SELECTION by the scores in ``ranked``, and with the rows that it says were kept before."""
-    found = selector.row_ids.join(pl.read_parquet(ranked), on="row_id", how="left", maintain_order="left")
-    first_kept_round = found["first_kept_round"] if arm.rounds > 1 else None
-    return selector.selection(found["score"].to_numpy(), round=round, first_kept_round=first_kept_round)
 
 
 def run_all(files: Sequence[Path], out: Path, *, arm: Arm, config: SelectConfig, seed: int) -> dict[str, Any]:
