@@ -1,9 +1,9 @@
 """Paired resampling over queries: bootstrap intervals, sign-flip tests, Holm's correction.
 
 One query is one draw, and all columns (arms, cutoffs) share the draws. Sums are taken in fixed point: each
-value is rounded once to a multiple of 2^-k, k large enough that every partial sum is an integer that float64
-holds exactly. So a matrix product gives the same bits on any number of threads and in any summation order,
-and ties between permutations, which decide a p-value on few queries, are seen as ties.
+value is rounded once to a multiple of 2^-k, so that every partial sum is an integer that float64 holds exactly.
+So a matrix product gives the same bits on any number of threads, and ties between permutations, which decide a
+p-value on few queries, are seen as ties.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,6 @@ Floats = npt.NDArray[np.float64]
 
 ALPHA: Final = 0.05
 """Level below which a p-value counts as significant."""
-
 BLOCK: Final = 1 << 21
 """Numbers per block of draws: 16 MiB of float64."""
 

@@ -92,10 +92,10 @@ def _recommendation(rows: list[_Row], base: _Row, cutoff: int, vali: list[_Row])
     if keep is None:
         return ["No recommendation: there is no validation result to decide on."]
     if keep is base:
-        return [
+        everything = (
             f"Keep everything (`{BASELINE}`): on validation no smaller arm came close enough to the best."
-            f"{_cheapest(rows, base, vali)}"
-        ]
+        )
+        return [everything + _cheapest(rows, base, vali)]
     interval = f"95% interval {keep['delta_low']:+z.3f} to {keep['delta_high']:+z.3f}"
     change = _change(keep, base, interval, f"Holm-adjusted {_p(keep['p_holm'])}")
     sentences = [

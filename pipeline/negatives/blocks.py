@@ -21,21 +21,17 @@ ROWS: Final = 1 << 20
 """Rows a block aims at: fewer cost more time, as planning takes as long for few rows as for many, more memory."""
 
 
-def edges(scores: Path, rows: int = ROWS) -> list[int] | None:
-    """Return where the blocks of SCORES begin, and the number of rows; None if a query's rows lie apart."""
-    qid = pl.read_parquet(scores, columns=["qid"])["qid"]
+def read(scores: Path, rows: int | None = ROWS) -> Iterator[pl.DataFrame]:
+    """Yield SCORES, but for ``fold``, block by block; all at once without ``rows`` or if a query's lie apart."""
+    stored = pl.scan_parquet(scores).select("row_id", "qid", "label", "score")
+    qid = stored.select("qid").collect()["qid"]
     starts = run_starts(qid)
-    if qid.gather(starts).n_unique() < len(starts):
-        return None
+    if rows is None or qid.gather(starts).n_unique() < len(starts):
+        yield stored.collect()
+        return
     starts = np.append(starts, len(qid))
     first = np.searchsorted(starts, np.arange(0, len(qid), rows))
-    return [int(start) for start in np.unique(np.append(starts[first], len(qid)))]
-
-
-def read(scores: Path, edges: list[int]) -> Iterator[pl.DataFrame]:
-    """Yield SCORES, but for ``fold``, block by block; ``edges`` are of :func:`edges`."""
-    stored = pl.scan_parquet(scores).select("row_id", "qid", "label", "score")
-    for start, end in pairwise(edges):
+    for start, end in pairwise(np.unique(np.append(starts[first], len(qid))).tolist()):
         yield stored.slice(start, end - start).collect()
 
 
@@ -65,7 +61,7 @@ def open_writer(path: Path, schema: pa.Schema, *, rows: int = ROWS) -> pq.Parque
 
 
 def write(writer: pq.ParquetWriter, selection: pl.DataFrame, rows: int = ROWS) -> dict[str, int]:
-    """Write a block, cut at twice ``rows``, which :func:`edges` aimed at; return how often each reason occurs."""
+    """Write a block, cut at twice ``rows``, which :func:`read` aimed at; return how often each reason occurs."""
     counts = dict(selection["reason"].value_counts().sort("reason").iter_rows())
     table = selection.with_columns(pl.col("reason").cast(pl.Enum(list(counts)))).to_arrow()
     writer.write_table(parts.conform(table, writer.schema), row_group_size=2 * rows)

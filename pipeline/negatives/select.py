@@ -225,10 +225,10 @@ def run(
         block_rows: About how many rows to choose from at once, where queries come whole.
     """
     qid = parts.schema_of([scores]).field("qid").type
-    edges = None if ranked or arm.reads(config) else blocks.edges(scores, block_rows)
-    tables_of_scores = [pl.read_parquet(scores)] if edges is None else blocks.read(scores, edges)
+    whole = ranked is not None or bool(arm.reads(config))
+    given = blocks.read(scores, None if whole else block_rows)
     training = Training.of_files(files) if files else None
-    selectors = (Selector(t, arm, config=config, seed=seed, training=training) for t in tables_of_scores)
+    selectors = (Selector(t, arm, config=config, seed=seed, training=training) for t in given)
     if ranked is None:
         selections = (each.bagged(arm.bags) for each in selectors)
     else:
@@ -255,11 +255,11 @@ def _write(
     """Write SELECTION; return how many rows it keeps and what it falls short of."""
     negative, kept = pl.col("label") == 0, pl.col("kept")
     count = {
-        "rows": kept,
-        "of_rows": pl.col("row_id").is_not_null(),
-        "negatives": negative & kept,
-        "of_negatives": negative,
-        "weighted": kept & (pl.col("weight") != 1),
+        "rows": kept.sum(),
+        "of_rows": pl.len(),
+        "negatives": (negative & kept).sum(),
+        "of_negatives": negative.sum(),
+        "weighted": (kept & (pl.col("weight") != 1)).sum(),
     }
     counts: Counter[str] = Counter(dict.fromkeys([*count, "shortfall"], 0))
     reasons: Counter[str] = Counter()
@@ -267,7 +267,6 @@ def _write(
     with blocks.open_writer(out, schema, rows=block_rows) as writer:
         for rows in selections:
             reasons.update(blocks.write(writer, rows, block_rows))
-            found = rows.select(mask.sum().alias(name) for name, mask in count.items())
-            counts.update(found.row(0, named=True))
+            counts.update(rows.select(**count).row(0, named=True))
             counts["shortfall"] += shortfall(rows, arm.budget)
     return {**counts, "weighted": counts["weighted"] > 0, "reasons": dict(sorted(reasons.items()))}

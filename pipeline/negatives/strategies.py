@@ -66,10 +66,9 @@ def margin(*, n: pl.Expr, margin: float) -> StrategyResult:
     positive = pl.col("z").filter(~pl.col("negative")).median().over(QUERY)
     below = (pl.col("score") < pl.col("pos_median")).fill_null(False)
     window = (below & (pl.col("z") > positive - margin)).fill_null(False)
-    kept = window & (_rank_in_window(window) <= n)
-    reason = reason_when(kept, kept_as="semi-hard", left_as="too easy")
-    reason = pl.when(below).then(reason).otherwise(pl.lit("too hard"))
-    return StrategyResult(kept, _unless_no_positive(reason))
+    result = _hardest_in(window, n, kept_as="semi-hard")
+    too_hard = ~below & (pl.col("pos_count") > 0)
+    return replace(result, reason=pl.when(too_hard).then(pl.lit("too hard")).otherwise(result.reason))
 
 
 def false_positive(*, n: pl.Expr) -> StrategyResult:
@@ -80,19 +79,15 @@ def false_positive(*, n: pl.Expr) -> StrategyResult:
     these alone never sees the easy ones, as under `top`; rounds mend that (:mod:`pipeline.negatives.dynamic`).
     """
     mistake = (pl.col("score") > pl.col("pos_min")).fill_null(False)
-    kept = mistake & (_rank_in_window(mistake) <= n)
-    reason = reason_when(kept, kept_as="false positive", left_as="too easy")
-    return StrategyResult(kept, _unless_no_positive(reason))
+    return _hardest_in(mistake, n, kept_as="false positive")
 
 
-def _rank_in_window(window: pl.Expr) -> pl.Expr:
-    """Return 1 for the query's hardest candidate in ``window``."""
-    return rank_within("rank", pl.col("candidate") & window)
-
-
-def _unless_no_positive(reason: pl.Expr) -> pl.Expr:
-    """Return ``reason``, but "no positive" in a query without one."""
-    return pl.when(pl.col("pos_count") == 0).then(pl.lit("no positive")).otherwise(reason)
+def _hardest_in(window: pl.Expr, n: pl.Expr, *, kept_as: str) -> StrategyResult:
+    """Return the result that keeps the n hardest in a window, which a query without a positive has not."""
+    kept = window & (rank_within("rank", pl.col("candidate") & window) <= n)
+    reason = reason_when(kept, kept_as=kept_as, left_as="too easy")
+    reason = pl.when(pl.col("pos_count") == 0).then(pl.lit("no positive")).otherwise(reason)
+    return StrategyResult(kept, reason)
 
 
 def ohem(*, n: pl.Expr, similarity: float) -> StrategyResult:
