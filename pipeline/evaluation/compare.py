@@ -18,7 +18,8 @@ import polars as pl
 from pipeline.core import tables
 from pipeline.dataset import parts
 from pipeline.evaluation import ndcg, paired
-from pipeline.evaluation.panel import SPLITS, Floats, Panel, SplitNdcg, read_panel, read_split
+from pipeline.evaluation.ndcg import Floats
+from pipeline.evaluation.panel import SPLITS, Panel, SplitNdcg, read_panel, read_split
 from pipeline.evaluation.recommend import recommend
 
 
@@ -82,14 +83,16 @@ def _compare(measured: SplitNdcg, panel: Panel, *, seed: int, resamples: int) ->
 def _statistics(measured: SplitNdcg, panel: Panel, *, seed: int, resamples: int) -> dict[str, Floats]:
     """Return SUMMARY's means, intervals and p-values, (cutoffs, arms) each; NaN where nothing is compared."""
     values, judged = measured.values, measured.judged
-    shape = values.shape[1:]
+    shape, size = values.shape[1:], math.prod(values.shape[1:])
     to_all = judged - judged[:, :, panel.reference]
     to_random = judged - judged[:, :, panel.control]
-    low, high = paired.bootstrap(
-        _columns(judged, to_all), seed=measured.seed(seed, "bootstrap"), resamples=resamples
+    columns = np.concatenate([judged, to_all, to_random], axis=1).reshape(len(judged), 3 * size)
+    interval = paired.bootstrap(
+        columns[:, : 2 * size], seed=measured.seed(seed, "bootstrap"), resamples=resamples
     )
-    p = paired.sign_flip(_columns(to_all, to_random), seed=measured.seed(seed, "flip"), resamples=resamples)
-    low, high, p = low.reshape(2, *shape), high.reshape(2, *shape), p.reshape(2, *shape)
+    low, high = (end.reshape(2, *shape) for end in interval)
+    p = paired.sign_flip(columns[:, size:], seed=measured.seed(seed, "flip"), resamples=resamples)
+    p = p.reshape(2, *shape)
     own = np.arange(shape[1])
     compared, controlled = own != panel.reference, own != panel.control
     p_holm = np.full(shape, np.nan)
@@ -108,11 +111,6 @@ def _statistics(measured: SplitNdcg, panel: Panel, *, seed: int, resamples: int)
         "delta_random": np.where(controlled, ndcg.mean(to_random, empty=None), np.nan),
         "p_random": np.where(controlled, p[1], np.nan),
     }
-
-
-def _columns(*values: Floats) -> Floats:
-    """Return arrays of (queries, cutoffs, arms) side by side, (queries, columns)."""
-    return np.concatenate([each.reshape(len(each), math.prod(each.shape[1:])) for each in values], axis=1)
 
 
 def run(metrics: Path, arms: pl.DataFrame, out: Path, **settings: Any) -> dict[str, Any]:

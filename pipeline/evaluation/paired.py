@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from pipeline.evaluation.ndcg import Floats
 
 ALPHA: Final = 0.05
 """Level below which a p-value counts as significant."""

@@ -9,12 +9,12 @@ import polars as pl
 
 from pipeline.core import tables
 from pipeline.core.errors import TableError, did_you_mean
+from pipeline.evaluation.ndcg import Floats
 from pipeline.evaluation.verdict import BASELINE
 
 SPLITS: Final = ("vali", "test")
 """The splits compared; a split's place here is part of its random seed."""
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _ARMS: Final = ("arm", "control", "rows", "rows_fraction", "negatives_fraction", "train_seconds")

@@ -70,8 +70,9 @@ def _figures(row: _Row) -> str:
 
 def _differences(others: list[_Row], base: _Row) -> list[str]:
     """Name the arms that differ significantly from `all`, or say that none does."""
-    won = sorted((r for r in others if _significant(r) and r["delta"] > 0), key=lambda r: -r["delta"])
-    lost = sorted((r for r in others if _significant(r) and r["delta"] < 0), key=lambda r: r["delta"])
+    significant = sorted((row for row in others if _significant(row)), key=lambda row: -abs(row["delta"]))
+    won = [row for row in significant if row["delta"] > 0]
+    lost = [row for row in significant if row["delta"] < 0]
     if not won and not lost:
         cheapest = min(others, key=lambda r: r["rows"])
         return [
