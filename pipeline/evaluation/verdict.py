@@ -79,12 +79,7 @@ def _differences(others: list[_Row], base: _Row) -> list[str]:
             f"No arm differs significantly from `{BASELINE}`, which does not prove them equal; the cheapest "
             f"that is not significantly worse is `{cheapest['arm']}` with {_rows(cheapest)}."
         ]
-    return [
-        f"Significantly {word} than `{BASELINE}`: {_listed(rows, base)}."
-        if rows
-        else f"No arm is significantly {word} than `{BASELINE}`."
-        for word, rows in (("better", won), ("worse", lost))
-    ]
+    return [_listed("better", won, base), _listed("worse", lost, base)]
 
 
 def _recommendation(rows: list[_Row], base: _Row, cutoff: int, vali: list[_Row]) -> list[str]:
@@ -132,11 +127,13 @@ def _significant(row: _Row) -> bool:
     return bool(row["p_holm"] is not None and row["p_holm"] < ALPHA)
 
 
-def _listed(rows: list[_Row], base: _Row) -> str:
-    """Return the arms with their changes, the largest first."""
+def _listed(word: str, rows: list[_Row], base: _Row) -> str:
+    """Name the arms that are better or worse, the largest changes first."""
+    if not rows:
+        return f"No arm is significantly {word} than `{BASELINE}`."
     named = [f"`{row['arm']}` {_change(row, base, *_collapsed(row, base))}" for row in rows[:_MOST_NAMED]]
-    rest = len(rows) - _MOST_NAMED
-    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
+    rest = f" and {len(rows) - _MOST_NAMED} more" if len(rows) > _MOST_NAMED else ""
+    return f"Significantly {word} than `{BASELINE}`: {', '.join(named)}{rest}."
 
 
 def _change(row: _Row, base: _Row, *notes: str) -> str:
