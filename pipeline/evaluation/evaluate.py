@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from pipeline.core import tables
 from pipeline.dataset import parts
@@ -15,15 +14,11 @@ from pipeline.ranker.predict import predict
 
 
 def evaluate(scored: pl.DataFrame, *, cutoffs: Sequence[int]) -> pl.DataFrame:
-    """Compute NDCG per query: exponential gain, ties averaged.
+    """Return ``qid, cutoff, ndcg`` in the given orders: exponential gain, ties averaged.
 
     Args:
-        scored: ``qid, label, score``; each query's rows contiguous.
+        scored: ``qid, label, score``; each query's rows contiguous. NDCG is null if none is relevant.
         cutoffs: Ranks to cut at.
-
-    Returns:
-        ``qid, cutoff, ndcg``, queries in their given order, cutoffs in theirs; null for a query without a
-        relevant document.
     """
     runs = scored["qid"].rle()
     offsets = np.concatenate([[0], np.cumsum(runs.struct.field("len").to_numpy().astype(np.int64))])
@@ -47,25 +42,16 @@ def run(
     cutoffs: Sequence[int],
     threads: int,
 ) -> dict[str, Any]:
-    """Write METRICS of one arm on every split; return the queries of each.
-
-    The numbers do not depend on the thread count.
-    """
-    frames = []
-    qid: pa.DataType = tables.QID_INT
-    for split, files in splits.items():
-        qid = parts.schema_of(files).field("qid").type
-        scored = predict([model], files, threads=threads)
-        frames.append(
-            evaluate(scored, cutoffs=cutoffs).with_columns(
-                arm=pl.lit(arm), split=pl.lit(split), fold=pl.lit(fold, pl.Int16)
-            )
+    """Write METRICS of one arm on every split; return the number of queries of each."""
+    frames = {
+        split: evaluate(predict([model], files, threads=threads), cutoffs=cutoffs).with_columns(
+            arm=pl.lit(arm), split=pl.lit(split), fold=pl.lit(fold, pl.Int16)
         )
-    metrics = pl.concat(frames)
-    parts.write_table(out, metrics, tables.metrics(qid=qid))
-    return {
-        "queries": {split: int(frame["qid"].n_unique()) for split, frame in zip(splits, frames, strict=True)}
+        for split, files in splits.items()
     }
+    [qid] = {parts.schema_of(files).field("qid").type for files in splits.values()}
+    parts.write_table(out, pl.concat(frames.values()), tables.metrics(qid=qid))
+    return {"queries": {split: frame["qid"].n_unique() for split, frame in frames.items()}}
 
 
 def concat_metrics(files: Sequence[Path], out: Path) -> dict[str, Any]:

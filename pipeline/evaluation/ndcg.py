@@ -16,8 +16,8 @@ trec_eval                    linear       by document id          0.0
 scikit-learn                 linear       average                 0.0
 ===========================  ===========  ======================  ==========================
 
-A ranker that gives many documents one score looks good under ``ties="order"`` when the file lists the
-relevant documents first; ``ties="average"`` cannot be fooled that way and is the default.
+Under ``ties="order"`` a ranker that gives many documents one score looks good where the file lists the relevant
+ones first; the default ``ties="average"`` cannot be fooled that way.
 """
 
 from collections.abc import Sequence
@@ -56,8 +56,8 @@ def ndcg(
             presence of tied scores"); ``order`` keeps them as they come in.
 
     Returns:
-        (queries, cutoffs) float64 in [0, 1]; NaN for a query without a relevant document. One thread, one
-        summation order: the same input gives the same bits.
+        (queries, cutoffs) float64 in [0, 1]; NaN for a query without a relevant document. The same input gives
+        the same bits.
 
     Raises:
         TableError: A NaN score, a label out of range, or arrays and offsets that do not fit together.
@@ -81,15 +81,9 @@ def ndcg(
 
 
 def mean(values: Floats, *, empty: float | None) -> Floats:
-    """Average NDCG over queries, with one of the conventions for queries without a relevant document.
+    """Average the NDCG of :func:`ndcg` over queries; NaN where no query is left to average.
 
-    Args:
-        values: (queries, ...) float64 from :func:`ndcg`, NaN for a query without a relevant document.
-        empty: What such a query counts as: ``None`` leaves it out, 0.0 as trec_eval and scikit-learn do,
-            1.0 as LightGBM and XGBoost do.
-
-    Returns:
-        (...) float64; NaN where no query is left to average.
+    ``empty`` is what a query without a relevant document counts as; None leaves it out.
     """
     missing = np.isnan(values)
     total = np.where(missing, 0.0 if empty is None else empty, values).sum(axis=0)
@@ -110,8 +104,7 @@ def _dcg(
 ) -> Floats:
     """Return (queries, cutoffs) DCG with each query's rows in descending order of ``keys``.
 
-    With ``average``, rows of one query and one key form a group, and each earns the group's mean gain;
-    without it, every row is its own group and ties stay in input order.
+    With ``average``, each row earns the mean gain of those of its query and key; else ties stay in input order.
     """
     order = np.lexsort((-keys, query))  # stable
     ranked = keys[order]

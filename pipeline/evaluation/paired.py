@@ -1,36 +1,33 @@
 """Paired resampling over queries: bootstrap intervals, sign-flip tests, Holm's correction.
 
 One query is one draw, and all columns (arms, cutoffs) share the draws. Sums are taken in fixed point: each
-value is rounded once to a multiple of 2^-k, k large enough that every partial sum is an integer that float64
-holds exactly. So a matrix product gives the same bits on any number of threads and in any summation order,
-and ties between permutations, which decide a p-value on few queries, are seen as ties.
+value is rounded once to a multiple of 2^-k, so that every partial sum is an integer that float64 holds exactly.
+So a matrix product gives the same bits on any number of threads, and ties between permutations, which decide a
+p-value on few queries, are seen as ties.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from pipeline.evaluation.ndcg import Floats
 
 ALPHA: Final = 0.05
 """Level below which a p-value counts as significant."""
-
 BLOCK: Final = 1 << 21
 """Numbers per block of draws: 16 MiB of float64."""
 
 
 def bootstrap(
-    values: Floats, *, seed: int | Sequence[int], resamples: int, level: float = 0.95, block: int = BLOCK
+    values: Floats, *, seed: int | Sequence[int], resamples: int, block: int = BLOCK
 ) -> tuple[Floats, Floats]:
-    """Return the percentile interval of each column's mean (Efron 1979), queries drawn with replacement.
+    """Return the 95 % percentile interval of each column's mean (Efron 1979), queries drawn with replacement.
 
     Args:
         values: (n, columns) float64 in [-1, 1], one row per query, none NaN.
         seed: Seed of ``numpy.random.default_rng``.
         resamples: Number of bootstrap samples.
-        level: Coverage aimed at.
         block: Numbers drawn at a time; the result does not depend on it.
 
     Returns:
@@ -47,7 +44,7 @@ def bootstrap(
         drawn += np.arange(size)[:, None] * n
         times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
         sums[start : start + size] = times.astype(np.float64) @ fixed
-    tail = (1.0 - level) / 2.0
+    tail = (1.0 - 0.95) / 2.0
     low, high = np.quantile(sums, (tail, 1.0 - tail), axis=0) / (scale * n)
     return low, high
 
@@ -89,11 +86,7 @@ def sign_flip(
 def holm(p: Floats) -> Floats:
     """Return Holm's (1979) step-down adjusted p-values, one family per row of the last axis.
 
-    Args:
-        p: (..., m) float64, none NaN unless the whole family is.
-
-    Returns:
-        (..., m) float64, at most 1.
+    No p-value is NaN unless its whole family is.
     """
     m = p.shape[-1]
     order = np.argsort(p, axis=-1, kind="stable")

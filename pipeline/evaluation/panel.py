@@ -1,7 +1,7 @@
 """METRICS and the table of arms as arrays: which arms there are, and the NDCG of each on the same queries."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,12 +9,12 @@ import polars as pl
 
 from pipeline.core import tables
 from pipeline.core.errors import TableError, did_you_mean
+from pipeline.evaluation.ndcg import Floats
 from pipeline.evaluation.verdict import BASELINE
 
 SPLITS: Final = ("vali", "test")
 """The splits compared; a split's place here is part of its random seed."""
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _ARMS: Final = ("arm", "control", "rows", "rows_fraction", "negatives_fraction", "train_seconds")
@@ -23,19 +23,14 @@ _METRICS: Final = ("arm", "split", "fold", "qid", "cutoff", "ndcg")
 
 @dataclass(frozen=True)
 class Panel:
-    """The arms in order.
-
-    Attributes:
-        names: Name of each arm.
-        rows: Training rows of each arm.
-        baseline: Index of `all`; None if it was not trained.
-        control: Index of each arm's random control, its own where there is none.
-    """
+    """The arms in order: names, training rows, and whom each is compared with."""
 
     names: list[str]
     rows: Ints
     baseline: int | None
+    """Index of `all`; None if it was not trained."""
     control: Ints
+    """Index of each arm's random control; its own where there is none."""
 
     @property
     def reference(self) -> Ints:
@@ -48,6 +43,7 @@ class Panel:
 class SplitNdcg:
     """NDCG of one split, (queries, cutoffs, arms), NaN for a query without a relevant document."""
 
+    split: str
     cutoffs: list[int]
     values: Floats
 
@@ -56,13 +52,13 @@ class SplitNdcg:
         """The values of the queries with a relevant document."""
         return self.values[~np.isnan(self.values[:, 0, 0])]
 
+    def seed(self, seed: int, purpose: Literal["bootstrap", "flip"]) -> list[int]:
+        """Return the seed of the split's draws for a purpose; it does not depend on other splits."""
+        return [seed, SPLITS.index(self.split), ("bootstrap", "flip").index(purpose)]
+
 
 def read_panel(arms: pl.DataFrame) -> Panel:
-    """Return the arms of ARMS, one row each.
-
-    Raises:
-        TableError: A column is missing, an arm is listed twice, or a control is not among the arms.
-    """
+    """Return the arms of ARMS; :class:`TableError` if a column or control is missing, or an arm there twice."""
     tables.check(arms.columns, _ARMS, table="ARMS", where="compare")
     names: list[str] = arms["arm"].to_list()
     controls: list[str | None] = arms["control"].to_list()
@@ -104,9 +100,4 @@ def read_split(metrics: pl.DataFrame, panel: Panel, *, split: str) -> SplitNdcg 
     values = rows["ndcg"].cast(pl.Float64).fill_null(float("nan")).to_numpy().reshape(shape)
     if np.any(np.isnan(values) != np.isnan(values[:, :1, :1])):
         raise TableError(f"compare: on {split} a query has an NDCG under some arms or cutoffs and not others")
-    return SplitNdcg(cutoffs, values)
-
-
-def draw_seed(seed: int, *, split: str, purpose: str) -> list[int]:
-    """Return the seed of a split's ``bootstrap`` or ``flip`` draws; it does not depend on other splits."""
-    return [seed, SPLITS.index(split), ("bootstrap", "flip").index(purpose)]
+    return SplitNdcg(split, cutoffs, values)

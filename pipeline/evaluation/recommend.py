@@ -1,16 +1,15 @@
 """METRICS of validation lists -> the arm to keep."""
 
 import numpy as np
-import polars as pl
 
 from pipeline.evaluation import paired
 from pipeline.evaluation.paired import ALPHA
-from pipeline.evaluation.panel import draw_seed, read_panel, read_split
+from pipeline.evaluation.panel import Panel, SplitNdcg
 
 
 def recommend(
-    metrics: pl.DataFrame,
-    arms: pl.DataFrame,
+    panel: Panel,
+    measured: SplitNdcg | None,
     *,
     prefer: str | None = None,
     cutoff: int = 10,
@@ -26,8 +25,8 @@ def recommend(
     ``tests/bench/quality.md`` compares this rule with others on five sets.
 
     Args:
-        metrics: As :func:`pipeline.evaluation.compare.summarise`.
-        arms: As :func:`pipeline.evaluation.compare.summarise`.
+        panel: The arms.
+        measured: Their NDCG on validation lists; None: there are none.
         prefer: The preferred arm; ignored if it is not among the arms.
         cutoff: The cutoff to decide at.
         seed: Seed of the sign vectors.
@@ -35,14 +34,8 @@ def recommend(
 
     Returns:
         The arm, or None when fewer than two validation queries have a relevant document, none was measured at
-        ``cutoff``, or the arms are not `all` and at least one other: that an arm is the best of those trained
-        does not say that preparing the data beats training on all of it.
-
-    Raises:
-        TableError: As :func:`pipeline.evaluation.compare.summarise`.
+        ``cutoff``, or the arms are not `all` and at least one other.
     """
-    panel = read_panel(arms)
-    measured = read_split(metrics, panel, split="vali")
     if panel.baseline is None or len(panel.names) < 2:
         return None
     if measured is None or cutoff not in measured.cutoffs or len(measured.judged) < 2:
@@ -52,7 +45,7 @@ def recommend(
     gap = values[:, [int(np.argmax(means))]] - values
     mean_gap, error = gap.mean(axis=0), gap.std(axis=0, ddof=1) / np.sqrt(len(gap))
     to_all = values - values[:, [panel.baseline]]
-    p = paired.sign_flip(to_all, seed=draw_seed(seed, split="vali", purpose="flip"), resamples=resamples)
+    p = paired.sign_flip(to_all, seed=measured.seed(seed, "flip"), resamples=resamples)
     not_worse = (p >= ALPHA) | (means >= means[panel.baseline])
     if prefer in panel.names and (not_worse & (mean_gap <= 2 * error))[panel.names.index(prefer)]:
         return prefer

@@ -6,12 +6,8 @@ import polars as pl
 
 from pipeline.evaluation.paired import ALPHA
 
-BASELINE: Final = "all"
-"""The arm that trains on every row."""
-
-COLLAPSE: Final = 0.3
-"""Relative loss of NDCG from which a significantly worse arm is called collapsed."""
-
+BASELINE: Final = "all"  # the arm that trains on every row
+COLLAPSE: Final = 0.3  # relative loss of NDCG from which a significantly worse arm is called collapsed
 _MOST_NAMED: Final = 4  # arms that a sentence names before it counts the rest
 
 _Row = dict[str, Any]
@@ -20,10 +16,9 @@ _Row = dict[str, Any]
 def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
     """Return at most five sentences: what the test lists of SUMMARY show at a cutoff, and what to keep.
 
-    An arm is better or worse when its Holm-adjusted p against `all` is below 0.05. Without `all` the
-    sentences give each arm's own figures and say how to compare them.
+    An arm is better or worse when its Holm-adjusted p against `all` is below 0.05.
     """
-    rows = summary.filter(pl.col("split") == "test", pl.col("cutoff") == cutoff).to_dicts()
+    rows = summary.filter(split="test", cutoff=cutoff).to_dicts()
     if not rows:
         return [f"There is no test result at cutoff {cutoff}."]
     if rows[0]["ndcg"] is None:
@@ -41,7 +36,7 @@ def verdict(summary: pl.DataFrame, *, cutoff: int = 10) -> list[str]:
     )
     if not others:
         return [start, "There is no other arm to compare."]
-    vali = summary.filter(pl.col("split") == "vali", pl.col("cutoff") == cutoff).to_dicts()
+    vali = summary.filter(split="vali", cutoff=cutoff).to_dicts()
     return [start, *_differences(others, base), *_recommendation(rows, base, cutoff, vali)]
 
 
@@ -55,14 +50,12 @@ def _alone(rows: list[_Row], cutoff: int) -> list[str]:
         for row in rows
         if row["delta_random"] is not None
     ]
+    sentences = [f"NDCG@{cutoff} on {judged:,} test queries with a relevant document: {figures}{rest}."]
+    if chance:
+        sentences.append(f"Against random negatives in the same number: {', '.join(chance[:_MOST_NAMED])}.")
     names = ",".join([BASELINE, *(row["arm"] for row in rows)])
     return [
-        f"NDCG@{cutoff} on {judged:,} test queries with a relevant document: {figures}{rest}.",
-        *(
-            [f"Against random negatives in the same number: {', '.join(chance[:_MOST_NAMED])}."]
-            if chance
-            else []
-        ),
+        *sentences,
         f"Whether {'this is' if len(rows) == 1 else 'one of these is'} better or worse than training on "
         f"everything is not known: to compare, add `{BASELINE}` to the arms (`--arms {names}`).",
     ]
@@ -77,20 +70,16 @@ def _figures(row: _Row) -> str:
 
 def _differences(others: list[_Row], base: _Row) -> list[str]:
     """Name the arms that differ significantly from `all`, or say that none does."""
-    won = sorted((r for r in others if _significant(r) and r["delta"] > 0), key=lambda r: -r["delta"])
-    lost = sorted((r for r in others if _significant(r) and r["delta"] < 0), key=lambda r: r["delta"])
+    significant = sorted((row for row in others if _significant(row)), key=lambda row: -abs(row["delta"]))
+    won = [row for row in significant if row["delta"] > 0]
+    lost = [row for row in significant if row["delta"] < 0]
     if not won and not lost:
         cheapest = min(others, key=lambda r: r["rows"])
         return [
             f"No arm differs significantly from `{BASELINE}`, which does not prove them equal; the cheapest "
             f"that is not significantly worse is `{cheapest['arm']}` with {_rows(cheapest)}."
         ]
-    return [
-        f"Significantly {word} than `{BASELINE}`: {_listed(rows, base)}."
-        if rows
-        else f"No arm is significantly {word} than `{BASELINE}`."
-        for word, rows in (("better", won), ("worse", lost))
-    ]
+    return [_listed("better", won, base), _listed("worse", lost, base)]
 
 
 def _recommendation(rows: list[_Row], base: _Row, cutoff: int, vali: list[_Row]) -> list[str]:
@@ -99,10 +88,10 @@ def _recommendation(rows: list[_Row], base: _Row, cutoff: int, vali: list[_Row])
     if keep is None:
         return ["No recommendation: there is no validation result to decide on."]
     if keep is base:
-        return [
+        everything = (
             f"Keep everything (`{BASELINE}`): on validation no smaller arm came close enough to the best."
-            f"{_cheapest(rows, base, vali)}"
-        ]
+        )
+        return [everything + _cheapest(rows, base, vali)]
     interval = f"95% interval {keep['delta_low']:+z.3f} to {keep['delta_high']:+z.3f}"
     change = _change(keep, base, interval, f"Holm-adjusted {_p(keep['p_holm'])}")
     sentences = [
@@ -138,11 +127,13 @@ def _significant(row: _Row) -> bool:
     return bool(row["p_holm"] is not None and row["p_holm"] < ALPHA)
 
 
-def _listed(rows: list[_Row], base: _Row) -> str:
-    """Return the arms with their changes, the largest first."""
+def _listed(word: str, rows: list[_Row], base: _Row) -> str:
+    """Name the arms that are better or worse, the largest changes first."""
+    if not rows:
+        return f"No arm is significantly {word} than `{BASELINE}`."
     named = [f"`{row['arm']}` {_change(row, base, *_collapsed(row, base))}" for row in rows[:_MOST_NAMED]]
-    rest = len(rows) - _MOST_NAMED
-    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
+    rest = f" and {len(rows) - _MOST_NAMED} more" if len(rows) > _MOST_NAMED else ""
+    return f"Significantly {word} than `{BASELINE}`: {', '.join(named)}{rest}."
 
 
 def _change(row: _Row, base: _Row, *notes: str) -> str:

@@ -15,17 +15,17 @@ from pipeline.negatives.strategies import STRATEGIES
 
 BASELINE: Final = "all"
 CONTROL: Final = "random"
-MAX_TREES: Final = 100_000
-MAX_BAGS: Final = 32
-"""The column ``bags`` of SELECTION has a bit for each."""
-MAX_ROUNDS: Final = 100
-_TRAINING_SUFFIXES: Final = {"dynamic": "reselect_every", "rounds": "rounds", "bag": "bags"}
-"""Suffixes that say how to train, of which a name has at most one, and their groups in its pattern."""
 T = TypeVar("T")
+_TRAINING: Final = {
+    "dynamic": ("trees", 1, 100_000),
+    "rounds": ("rankers", 2, 100),
+    "bag": ("training sets", 2, 32),  # the column ``bags`` of SELECTION has a bit for each
+}
+"""Suffixes that say how to train, of which a name has at most one: what they count, from where to where."""
 _GUARD: Final = re.compile(rf"-({'|'.join(GUARDS)})(\d+(?:\.\d+)?|max)?")
 _NAME: Final = re.compile(
     rf"(?P<strategy>[a-z]+(?:-[a-z]+)*?)(?:-(?P<budget>[np]?\d+(?:\.\d+)?))?(?P<guards>(?:{_GUARD.pattern})*)"
-    r"(?P<graded>-graded)?(?:-dynamic(?P<reselect_every>\d+))?(?:-rounds(?P<rounds>\d+))?(?:-bag(?P<bags>\d+))?"
+    r"(?P<graded>-graded)?(?:-dynamic(?P<dynamic>\d+))?(?:-rounds(?P<rounds>\d+))?(?:-bag(?P<bag>\d+))?"
 )
 _USAGE: Final = (
     "write STRATEGY-PERCENT, STRATEGY-nCOUNT or STRATEGY-pPER_POSITIVE, then any of -guardPERCENTILE, -neardup"
@@ -41,12 +41,10 @@ class Arm:
         strategy: A key of :data:`~pipeline.negatives.strategies.STRATEGIES`.
         budget: How many of each query's negatives to keep; everything for `all`.
         guards: Keys of :data:`~pipeline.negatives.guards.GUARDS`, in its order, each with its share or None.
-        reselect_every: Trees between two choices of negatives (see :mod:`pipeline.negatives.dynamic`); None:
-            choose once.
+        reselect_every: Trees between two choices of negatives; None: choose once.
         bags: Training sets to prepare, each with draws of its own; their rankers are averaged.
-        rounds: Rankers to train one after the other, each on what the one before it adds to the choice (see
-            :mod:`pipeline.negatives.dynamic`).
-        graded: Hard negatives are a grade of their own (see :mod:`pipeline.negatives.grades`).
+        rounds: Rankers to train one after the other, each on what the one before it adds to the choice.
+        graded: Hard negatives are a grade of their own.
     """
 
     strategy: str
@@ -60,19 +58,13 @@ class Arm:
     @property
     def name(self) -> str:
         """The arm's name, such as ``mixed-20-guard75``: also the name of its files."""
-        budget = "" if self.strategy == BASELINE else f"-{self.budget.name}"
-        return f"{self.strategy}{budget}{self._suffix}"
-
-    @property
-    def _suffix(self) -> str:
-        guards = "".join(
-            f"-{guard}{'' if share is None else format_percent(share)}" for guard, share in self.guards
-        )
-        graded = "-graded" if self.graded else ""
-        dynamic = "" if self.reselect_every is None else f"-dynamic{self.reselect_every}"
-        rounds = f"-rounds{self.rounds}" if self.rounds > 1 else ""
-        bags = f"-bag{self.bags}" if self.bags > 1 else ""
-        return guards + graded + dynamic + rounds + bags
+        named = [self.strategy] if self.strategy == BASELINE else [self.strategy, self.budget.name]
+        named += [guard if share is None else guard + format_percent(share) for guard, share in self.guards]
+        named += ["graded"] if self.graded else []
+        named += [] if self.reselect_every is None else [f"dynamic{self.reselect_every}"]
+        named += [f"rounds{self.rounds}"] if self.rounds > 1 else []
+        named += [f"bag{self.bags}"] if self.bags > 1 else []
+        return "-".join(named)
 
     @property
     def chooses_again(self) -> bool:
@@ -127,11 +119,7 @@ def _call_with_settings(function: Callable[..., T], config: SelectConfig, **give
 
 
 def preferred(config: SelectConfig) -> Arm:
-    """Return the arm that ``select.prefer`` names.
-
-    Raises:
-        ConfigError: As :func:`parse`.
-    """
+    """Return the arm that ``select.prefer`` names, or raise as :func:`parse`."""
     try:
         return parse(config.prefer)
     except ConfigError as error:
@@ -144,54 +132,34 @@ def parse(name: str) -> Arm:
     Raises:
         ConfigError: No such strategy, a budget or guard out of range, or a budget for `all`.
     """
-    match = _NAME.fullmatch(name)
+    where, match = f"arm {name!r}", _NAME.fullmatch(name)
     strategy = match["strategy"] if match else name
     if match is None and any(name.startswith(f"{known}-") for known in STRATEGIES):
-        raise ConfigError(f"arm {name!r}: {_USAGE}")
+        raise ConfigError(f"{where}: {_USAGE}")
     if match is None or strategy not in STRATEGIES:
         raise ConfigError(f"no strategy {strategy!r}.{did_you_mean(strategy, STRATEGIES)}")
-    budget = EVERYTHING if match["budget"] is None else Budget.parse(match["budget"], where=f"arm {name!r}")
+    budget = EVERYTHING if match["budget"] is None else Budget.parse(match["budget"], where=where)
     if strategy == BASELINE and budget != EVERYTHING:
         raise ConfigError(
-            f"arm {name!r}: {BASELINE!r} keeps every negative; did you mean {CONTROL}-{match['budget']}?"
+            f"{where}: {BASELINE!r} keeps every negative; did you mean {CONTROL}-{match['budget']}?"
         )
-    where = f"arm {name!r}"
-    _require_one_training_suffix(match, where=where)
-    reselect_every, rounds, bags = (
-        None if match[group] is None else check(match[group], strategy, where=where)
-        for group, check in (("reselect_every", _trees), ("rounds", _rounds), ("bags", _bags))
+    training = _training_suffix(match, where=where)
+    if match["graded"]:
+        _require_gradable(strategy, training.get("dynamic"), where=where)
+    return Arm(
+        strategy,
+        budget,
+        guards=_guards(match["guards"], where=where),
+        reselect_every=training.get("dynamic"),
+        bags=training.get("bag", 1),
+        rounds=training.get("rounds", 1),
+        graded=match["graded"] is not None,
     )
-    graded = match["graded"] is not None
-    if graded:
-        _require_gradable(strategy, reselect_every, where=where)
-    guards = _guards(match["guards"], where=where)
-    return Arm(strategy, budget, guards, reselect_every, bags or 1, rounds or 1, graded)
 
 
 def _default_result(strategy: str) -> StrategyResult:
     """Return what a strategy says of each candidate under the default settings."""
     return Arm(strategy).result(SelectConfig())
-
-
-def _require_gradable(strategy: str, reselect_every: int | None, *, where: str) -> None:
-    """Raise why an arm cannot be graded."""
-    if _default_result(strategy).hard is None:
-        able = ", ".join(name for name in STRATEGIES if _default_result(name).hard is not None)
-        raise ConfigError(
-            f"{where}: {strategy!r} does not keep hard negatives apart from easy ones; leave -graded out, or"
-            f" take one of {able}"
-        )
-    if reselect_every is not None:
-        raise ConfigError(
-            f"{where}: -graded and -dynamic{reselect_every} do not go together; leave one of them out"
-        )
-
-
-def _require_one_training_suffix(match: re.Match[str], *, where: str) -> None:
-    """Raise two suffixes that do not go together."""
-    given = [f"-{suffix}{match[group]}" for suffix, group in _TRAINING_SUFFIXES.items() if match[group]]
-    if len(given) > 1:
-        raise ConfigError(f"{where}: {given[0]} and {given[1]} do not go together; leave one of them out")
 
 
 def _draws_at_random(strategy: str) -> bool:
@@ -203,39 +171,49 @@ def can_be_bagged(arm: Arm) -> bool:
     return _draws_at_random(arm.strategy) and not arm.chooses_again
 
 
-def _rounds(written: str, strategy: str, *, where: str) -> int:
-    """Read the number of rankers in ``-rounds3``."""
-    if not 2 <= int(written) <= MAX_ROUNDS:
-        raise ConfigError(f"{where}: -rounds takes a number of rankers from 2 to {MAX_ROUNDS}")
-    if strategy == BASELINE or _draws_at_random(strategy):
+def _training_suffix(match: re.Match[str], *, where: str) -> dict[str, int]:
+    """Read the suffix that says how to train, if there is one."""
+    strategy, given = match["strategy"], {name: match[name] for name in _TRAINING if match[name]}
+    suffixes = [f"-{name}{written}" for name, written in given.items()]
+    if len(given) > 1:
         raise ConfigError(
-            f"{where}: -rounds adds what the scores choose, and {strategy!r} does not go by scores alone; take"
+            f"{where}: {suffixes[0]} and {suffixes[1]} do not go together; leave one of them out"
+        )
+    if not given:
+        return {}
+    [(name, written)] = given.items()
+    (counted, low, high), draws = _TRAINING[name], _draws_at_random(strategy)
+    if name == "dynamic" and strategy == BASELINE:
+        why = f"{strategy!r} keeps the same rows every time; leave -dynamic{written} out"
+    elif not low <= int(written) <= high:
+        why = f"-{name} takes a number of {counted} from {low} to {high:,}"
+    elif name == "rounds" and (draws or strategy == BASELINE):
+        why = (
+            f"-rounds adds what the scores choose, and {strategy!r} does not go by scores alone; take"
             f" false-positive, or leave -rounds{written} out"
         )
-    return int(written)
-
-
-def _bags(written: str, strategy: str, *, where: str) -> int:
-    """Read the number of training sets in ``-bag4``."""
-    if not 2 <= int(written) <= MAX_BAGS:
-        raise ConfigError(f"{where}: -bag takes a number of training sets from 2 to {MAX_BAGS}")
-    if not _draws_at_random(strategy):
-        raise ConfigError(
-            f"{where}: {strategy!r} draws nothing, so its {written} training sets would be the same; leave"
+    elif name == "bag" and not draws:
+        why = (
+            f"{strategy!r} draws nothing, so its {written} training sets would be the same; leave"
             f" -bag{written} out"
         )
-    return int(written)
+    else:
+        return {name: int(written)}
+    raise ConfigError(f"{where}: {why}")
 
 
-def _trees(written: str, strategy: str, *, where: str) -> int:
-    """Read the number of trees in ``-dynamic10``."""
-    if strategy == BASELINE:
+def _require_gradable(strategy: str, reselect_every: int | None, *, where: str) -> None:
+    """Raise why an arm cannot be graded."""
+    able = [name for name in STRATEGIES if _default_result(name).hard is not None]
+    if strategy not in able:
         raise ConfigError(
-            f"{where}: {BASELINE!r} keeps the same rows every time; leave -dynamic{written} out"
+            f"{where}: {strategy!r} does not keep hard negatives apart from easy ones; leave -graded out, or"
+            f" take one of {', '.join(able)}"
         )
-    if not 1 <= int(written) <= MAX_TREES:
-        raise ConfigError(f"{where}: -dynamic takes a number of trees from 1 to {MAX_TREES:,}")
-    return int(written)
+    if reselect_every is not None:
+        raise ConfigError(
+            f"{where}: -graded and -dynamic{reselect_every} do not go together; leave one of them out"
+        )
 
 
 def _guards(suffix: str, *, where: str) -> tuple[tuple[str, float | None], ...]:
@@ -258,12 +236,17 @@ def panel(config: SelectConfig, names: Iterable[str] = ()) -> list[Arm]:
     """Return the arms of a run, each once: the baseline, then by budget the control and the others.
 
     Args:
-        config: The fractions, counts and strategies of the panel, which always holds the baseline and, for
-            every budget, the control.
+        config: The panel's budgets and strategies, beside the baseline and the controls.
         names: Arms by name instead: these and no others.
     """
-    named = [parse(name) for name in names]
-    return _ordered(named or _panel_of_settings(config))
+    arms = [parse(name) for name in names] or _panel_of_settings(config)
+
+    def place(arm: Arm) -> tuple[int, Budget, bool]:
+        """Put arms of a budget behind its control, as given, and guarded baselines last."""
+        group = 1 if arm.strategy != BASELINE else 2 if arm.guards else 0
+        return group, arm.budget, arm != Arm(CONTROL, arm.budget)
+
+    return sorted(dict.fromkeys(arms), key=place)
 
 
 def _panel_of_settings(config: SelectConfig) -> list[Arm]:
@@ -271,11 +254,8 @@ def _panel_of_settings(config: SelectConfig) -> list[Arm]:
     kinds = [parse(name) for name in config.strategies]
     for name, kind in zip(config.strategies, kinds, strict=True):
         if kind.budget != EVERYTHING:
-            raise ConfigError(
-                f"select.strategies: {name!r} has a percentage; those go in select.fractions"
-                if not kind.budget.unit
-                else f"select.strategies: {name!r} has a count; those go in select.counts"
-            )
+            what, setting = ("count", "counts") if kind.budget.unit else ("percentage", "fractions")
+            raise ConfigError(f"select.strategies: {name!r} has a {what}; those go in select.{setting}")
     budgets = {Budget("", fraction) for fraction in config.fractions}
     budgets |= {Budget.parse(count, where="select.counts") for count in config.counts}
     arms = [
@@ -284,13 +264,3 @@ def _panel_of_settings(config: SelectConfig) -> list[Arm]:
         for kind in kinds
     ]
     return [Arm(BASELINE), *(Arm(CONTROL, budget) for budget in budgets), *arms]
-
-
-def _ordered(arms: Iterable[Arm]) -> list[Arm]:
-    """Return each arm once; those of a budget stay as given behind its control, guarded baselines go last."""
-
-    def place(arm: Arm) -> tuple[int, Budget, bool]:
-        group = 1 if arm.strategy != BASELINE else 2 if arm.guards else 0
-        return group, arm.budget, arm != Arm(CONTROL, arm.budget)
-
-    return sorted(dict.fromkeys(arms), key=place)

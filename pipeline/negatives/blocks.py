@@ -7,8 +7,7 @@ A block is a row group of SELECTION, and begins with the first query at or behin
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -22,68 +21,48 @@ ROWS: Final = 1 << 20
 """Rows a block aims at: fewer cost more time, as planning takes as long for few rows as for many, more memory."""
 
 
-def edges(scores: Path, rows: int = ROWS) -> list[int] | None:
-    """Return where the blocks of SCORES begin, and the number of rows; None if a query's rows lie apart."""
-    qid = pl.read_parquet(scores, columns=["qid"])["qid"]
+def read(scores: Path, rows: int | None = ROWS) -> Iterator[pl.DataFrame]:
+    """Yield SCORES, but for ``fold``, block by block; all at once without ``rows`` or if a query's lie apart."""
+    stored = pl.scan_parquet(scores).select("row_id", "qid", "label", "score")
+    qid = stored.select("qid").collect()["qid"]
     starts = run_starts(qid)
-    if qid.gather(starts).n_unique() < len(starts):
-        return None
+    if rows is None or qid.gather(starts).n_unique() < len(starts):
+        yield stored.collect()
+        return
     starts = np.append(starts, len(qid))
     first = np.searchsorted(starts, np.arange(0, len(qid), rows))
-    return [int(start) for start in np.unique(np.append(starts[first], len(qid)))]
-
-
-def read(scores: Path, edges: list[int]) -> Iterator[pl.DataFrame]:
-    """Yield SCORES, but for ``fold``, block by block; ``edges`` are of :func:`edges`."""
-    stored = pl.scan_parquet(scores).select("row_id", "qid", "label", "score")
-    for start, end in pairwise(edges):
+    for start, end in pairwise(np.unique(np.append(starts[first], len(qid))).tolist()):
         yield stored.slice(start, end - start).collect()
 
 
-class Writer:
-    """Write SELECTION, a row group for every block.
+def open_writer(path: Path, schema: pa.Schema, *, rows: int = ROWS) -> pq.ParquetWriter:
+    """Return a writer of SELECTION in the encodings that suit it, to be used as a context manager.
 
-    Used as a context manager. Reasons are written as a dictionary of those in the row group, in order of the
-    alphabet.
-
-    Args:
-        path: File to write.
-        schema: SELECTION.
-        rows: Rows that :func:`edges` aimed at; what comes all at once is cut at twice as many.
+    Reasons are written as a dictionary of those in the row group, in order of the alphabet.
     """
+    at = schema.get_field_index("reason")
+    schema = schema.set(at, pa.field("reason", pa.dictionary(pa.uint8(), pa.string()), nullable=False))
+    words = [field.name for field in schema if not pa.types.is_primitive(field.type)]
+    numbers = [name for name in schema.names if name not in (*words, "score", "kept")]
+    ids = ("row_id", "qid")
+    # Scores hardly compress and are three quarters of the file: zstd would save a tenth and take longer.
+    # Other numbers are as small in these encodings as in a dictionary, in less time.
+    return pq.ParquetWriter(
+        path,
+        schema,
+        use_dictionary=words,
+        compression="lz4",
+        column_encoding={n: "DELTA_BINARY_PACKED" if n in ids else "BYTE_STREAM_SPLIT" for n in numbers},
+        write_statistics=[*ids, "label"],
+        max_rows_per_page=2 * rows,
+        write_batch_size=1 << 14,
+        store_schema=False,  # a reader should see strings, not our dictionary
+    )
 
-    def __init__(self, path: Path, schema: pa.Schema, *, rows: int = ROWS) -> None:
-        at = schema.get_field_index("reason")
-        reason = pa.field("reason", pa.dictionary(pa.uint8(), pa.string()), nullable=False)
-        self._schema, self._rows = schema.set(at, reason), 2 * rows
-        words = [field.name for field in self._schema if not pa.types.is_primitive(field.type)]
-        numbers = [name for name in schema.names if name not in (*words, "score", "kept")]
-        ids = ("row_id", "qid")
-        # Scores hardly compress and are three quarters of the file: zstd would save a tenth and take longer.
-        # Other numbers are as small in these encodings as in a dictionary, in less time.
-        self._writer = pq.ParquetWriter(
-            path,
-            self._schema,
-            use_dictionary=words,
-            compression="lz4",
-            column_encoding={n: "DELTA_BINARY_PACKED" if n in ids else "BYTE_STREAM_SPLIT" for n in numbers},
-            write_statistics=[*ids, "label"],
-            max_rows_per_page=self._rows,
-            write_batch_size=1 << 14,
-            store_schema=False,  # a reader should see strings, not our dictionary
-        )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.close()
-
-    def write(self, selection: pl.DataFrame) -> dict[str, int]:
-        """Write SELECTION; return how often each reason occurs."""
-        counts = dict(selection["reason"].value_counts().sort("reason").iter_rows())
-        table = selection.with_columns(pl.col("reason").cast(pl.Enum(list(counts)))).to_arrow()
-        self._writer.write_table(parts.conform(table, self._schema), row_group_size=self._rows)
-        return counts
+def write(writer: pq.ParquetWriter, selection: pl.DataFrame, rows: int = ROWS) -> dict[str, int]:
+    """Write a block, cut at twice ``rows``, which :func:`read` aimed at; return how often each reason occurs."""
+    counts = dict(selection["reason"].value_counts().sort("reason").iter_rows())
+    table = selection.with_columns(pl.col("reason").cast(pl.Enum(list(counts)))).to_arrow()
+    writer.write_table(parts.conform(table, writer.schema), row_group_size=2 * rows)
+    return counts

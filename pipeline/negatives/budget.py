@@ -8,7 +8,7 @@ from typing import Final, Literal, Self, cast
 import polars as pl
 
 from pipeline.core.errors import ConfigError
-from pipeline.negatives.result import ceil_count, share_of_negatives
+from pipeline.negatives.result import ceil_count
 
 Unit = Literal["", "n", "p"]
 
@@ -18,12 +18,9 @@ MAX_NEGATIVES: Final = 10_000
 
 @dataclass(frozen=True, order=True)
 class Budget:
-    """How many of a query's negatives to keep.
+    """How many of a query's negatives to keep: 0.2, 19 or 3 in ``top-20``, ``top-n19`` and ``top-p3``.
 
-    Attributes:
-        unit: ``""`` for a share of the query's negatives, ``n`` for a number, ``p`` for a number for each
-            positive of the query.
-        amount: 0.2, 19 or 3 in ``top-20``, ``top-n19`` and ``top-p3``.
+    The unit is ``""`` for a share of them, ``n`` for a number, ``p`` for a number for each positive of the query.
     """
 
     unit: Unit
@@ -31,15 +28,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str, *, where: str) -> Self:
-        """Read ``20`` (a percentage), ``n19`` or ``p3``.
-
-        Args:
-            text: What is written.
-            where: What to call it in an error.
-
-        Raises:
-            ConfigError: Not a budget, or out of range.
-        """
+        """Read ``20`` (a percentage), ``n19`` or ``p3``; :class:`ConfigError` says what is wrong and ``where``."""
         match = re.fullmatch(r"([np]?)(\d+(?:\.\d+)?)", text)
         if match is None:
             raise ConfigError(f"{where}: {text!r} is no budget; write n19 (negatives) or p3 (per positive)")
@@ -66,9 +55,8 @@ class Budget:
     @property
     def n(self) -> pl.Expr:
         """Negatives to keep of each query: rounded up, and no more than there are."""
-        if self.unit == "":
-            return share_of_negatives(self.amount)
-        return ceil_count(pl.lit(self.amount) if self.unit == "n" else pl.col("pos_count") * self.amount)
+        whole = {"": pl.col("neg_count"), "n": pl.lit(1.0), "p": pl.col("pos_count")}
+        return ceil_count(whole[self.unit] * self.amount)
 
     def expected(self, *, negatives: int, positives: int, queries: int) -> float:
         """Return the expected number of negatives kept in a split."""
@@ -85,7 +73,7 @@ def format_percent(share: float) -> str:
 
 
 def parse_percent(percent: str) -> float:
-    """Read a percentage."""
+    """Return the share that a percentage is, without the rounding of a division."""
     return float(Decimal(percent).scaleb(-2))
 
 

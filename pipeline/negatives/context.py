@@ -47,15 +47,9 @@ def run_starts(qid: pl.Series) -> npt.NDArray[np.int64]:
 
 
 def order(scores: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """Return SCORES by query and then hardest first.
+    """Return SCORES by query and then hardest first, ties by a draw keyed by ``seed``.
 
-    Args:
-        scores: SCORES, any row order.
-        seed: Seed of the draws that break ties.
-
-    Returns:
-        The rows with ``place``, where a row was, and ``tie``; ``qid`` numbers the queries, as windows over
-        numbers cost less than those over text.
+    ``place`` is where a row was; ``qid`` numbers the queries, as windows over numbers cost less than over text.
     """
     tie = rng.uniform(scores["row_id"].to_numpy(), seed=seed, stream="tie")
     numbered = scores.with_columns(pl.col(QUERY).rank("dense"), tie=pl.Series(tie))
@@ -72,10 +66,9 @@ def build(rows: pl.DataFrame, *, seed: int, round: int = 0) -> pl.LazyFrame:
     """Add the context columns; only those that are asked for are computed.
 
     Args:
-        rows: Rows of :func:`order`: there a rank is a running count, and a sum over a query is the same
-            whatever order the rows were given in.
+        rows: Rows of :func:`order`, where a rank is a running count and sums do not depend on the given order.
         seed: Seed of the draws to choose by.
-        round: Number of the choice, for rows that are chosen from again and again: each round draws anew.
+        round: Number of the choice; each draws anew.
     """
     draw = rng.uniform(rows["row_id"].to_numpy(), seed=seed, stream=f"draw {round}" if round else "draw")
     score, negative = pl.col("score"), pl.col("negative")
@@ -105,12 +98,7 @@ def _with_z(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def with_candidates(rows: pl.LazyFrame, excluded: pl.Expr) -> pl.LazyFrame:
-    """Add what describes the candidates, once the guards have said which negatives are excluded.
-
-    Args:
-        rows: Rows of :func:`build`, in their order.
-        excluded: Which rows are no candidates; never null.
-    """
+    """Add what describes the candidates to rows of :func:`build`; ``excluded`` is never null."""
     candidate, z = pl.col("candidate"), pl.when("candidate").then("z")
     return rows.with_columns(candidate=pl.col("negative") & ~excluded).with_columns(
         rank=pl.when(candidate).then(candidate.cum_sum().over(QUERY)),
@@ -121,8 +109,5 @@ def with_candidates(rows: pl.LazyFrame, excluded: pl.Expr) -> pl.LazyFrame:
 
 
 def rank_within(value: pl.Expr | str, rows: pl.Expr, *, descending: bool = False) -> pl.Expr:
-    """Return 1 for the row whose ``value`` is lowest (or highest) of its query's ``rows``; null for other rows.
-
-    A window over queries alone costs half of one over queries and whatever tells the rows apart.
-    """
+    """Return 1 for the row whose ``value`` is lowest (or highest) of its query's ``rows``; null for other rows."""
     return pl.when(rows).then(value).rank("ordinal", descending=descending).over(QUERY)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
+from polars import selectors
 
 from pipeline.core import tables
 from pipeline.core.errors import TableError
@@ -17,12 +18,7 @@ _SETS_PER_PASS: Final = 4
 
 
 def prepare(judgments: pa.Table, selection: pl.DataFrame) -> pa.Table:
-    """Return the kept rows of ``judgments`` in their order, plus ``weight`` float32 and any ``grade`` uint8.
-
-    Args:
-        judgments: JUDGMENTS, any part of the training split.
-        selection: ``row_id, weight`` of the kept rows, and ``grade`` for a graded arm.
-    """
+    """Return the rows of ``judgments`` that the kept rows of a selection name, with their weight and any grade."""
     kept = pl.DataFrame(judgments).join(selection, on="row_id", how="inner", maintain_order="left")
     schema = tables.with_training(judgments.schema, graded="grade" in selection.columns)
     return parts.conform(kept.to_arrow(), schema)
@@ -34,40 +30,31 @@ def run(files: Sequence[Path], selection: Path, out: Path, *, bags: int = 1) -> 
     Args:
         files: Parts of the training split.
         selection: SELECTION of the arm.
-        out: Directory to make. A bagged arm has a part for each of its training sets.
-        bags: Training sets of the arm.
+        out: Directory to make, with a part for each training set of the arm.
+        bags: How many these are.
 
     Raises:
         TableError: SELECTION has kept rows that the training split does not.
     """
-    stored = pl.scan_parquet(selection)
-    there = stored.collect_schema().names()
-    columns = [name for name in ("row_id", "weight", "grade") if name in there]
-    kept = stored.filter("kept").select(*columns, *(["bags"] if bags > 1 else [])).collect()
+    columns = selectors.by_name("row_id", "weight", "grade", "bags", require_all=False)
+    kept = pl.scan_parquet(selection).filter("kept").select(columns).collect()
     out.mkdir()
     rows = 0
     for first in range(0, bags, _SETS_PER_PASS):
         some = range(first, min(first + _SETS_PER_PASS, bags))
-        sets = [
-            (kept if bags == 1 else kept.filter((pl.col("bags") & (1 << bag)) != 0)).select(columns)
-            for bag in some
-        ]
+        sets = [kept.filter((pl.col("bags") & (1 << bag)) != 0) if bags > 1 else kept for bag in some]
         _write(files, sets, [out / f"part-{bag:05}.parquet" for bag in some], selection)
         rows += sum(chosen.height for chosen in sets)
     return {"rows": rows}
 
 
-def _write(
-    files: Sequence[Path], sets: Sequence[pl.DataFrame], paths: Sequence[Path], selection: Path
-) -> None:
+def _write(files: Sequence[Path], sets: Sequence[pl.DataFrame], out: Sequence[Path], selection: Path) -> None:
     """Write a part for each set of chosen rows, reading the training split once."""
     schema = tables.with_training(parts.schema_of(files), graded="grade" in sets[0].columns)
+    compression = parts.compression_of(files)
     written = [0] * len(sets)
     with ExitStack() as stack:
-        compression = parts.compression_of(files)
-        writers = [
-            stack.enter_context(parts.PartWriter(path, schema, compression=compression)) for path in paths
-        ]
+        writers = [stack.enter_context(parts.PartWriter(o, schema, compression=compression)) for o in out]
         for table in parts.row_groups(files):
             for number, chosen in enumerate(sets):
                 rows = prepare(table, chosen)

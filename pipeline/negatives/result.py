@@ -17,15 +17,11 @@ _ROUNDING: Final = 1e-9
 class ExtraColumn:
     """A column that SCORES cannot give: it is made from the training split's document ids or features.
 
-    Attributes:
-        reads: What the training split must have.
-        add: Given the context rows and the training split, returns the rows, in their order, with the column.
-        needs_scores: Whether it has to be made anew when the scores change.
+    ``add`` takes the context rows and the training split, and returns the rows in their order with the column.
     """
 
     reads: Literal["doc_id", "features"]
     add: Callable[[pl.DataFrame, Training], pl.DataFrame]
-    needs_scores: bool = True
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,7 @@ class StrategyResult:
         reason: Why it is kept, or why not: text.
         weight: Its training weight when kept.
         extra_column: The column its expressions read beside those of the context.
-        hard: It is one of the hard ones, for a strategy that keeps these apart from easy ones. No draw
-            decides it.
+        hard: It is a hard one, for a strategy that keeps these apart from easy ones; no draw decides it.
     """
 
     kept: pl.Expr
@@ -64,3 +59,9 @@ def share_of_negatives(share: float) -> pl.Expr:
 def reason_when(kept: pl.Expr, *, kept_as: str, left_as: str) -> pl.Expr:
     """Return one reason for what is kept and another for what is left."""
     return pl.when(kept).then(pl.lit(kept_as)).otherwise(pl.lit(left_as))
+
+
+def first_ranks(rank: pl.Expr, n: pl.Expr, *, kept_as: str, left_as: str = "not drawn") -> StrategyResult:
+    """Return the result that keeps the candidates ranked 1 to ``n``."""
+    kept = rank <= n
+    return StrategyResult(kept, reason_when(kept, kept_as=kept_as, left_as=left_as))

@@ -3,8 +3,7 @@
 Successive draws without replacement, each with probability proportional to the weights ``w`` of what is left,
 give the n largest of ``log w - log(-log u)`` with one uniform ``u`` per candidate: the Gumbel-top-k trick
 (Kool, van Hoof, Welling, ICML 2019; with ``u^(1/w)`` as the key, Efraimidis and Spirakis, IPL 2006). ``u`` is
-the context's ``draw``, keyed by row, so a weighted sample is a ranking that nothing but the row's own query
-and the seed decides.
+the context's ``draw``, keyed by row: nothing but the row's own query and the seed decides.
 """
 
 from dataclasses import replace
@@ -13,12 +12,12 @@ import polars as pl
 
 from pipeline.negatives import training
 from pipeline.negatives.context import QUERY, rank_within
-from pipeline.negatives.result import ExtraColumn, StrategyResult, reason_when
+from pipeline.negatives.result import ExtraColumn, StrategyResult, first_ranks
 
 
 def random(*, n: pl.Expr) -> StrategyResult:
     """Keep n negatives drawn uniformly: the control at the same budget."""
-    return _first_ranks(rank_within("draw", pl.col("candidate")), n, kept_as="random")
+    return first_ranks(rank_within("draw", pl.col("candidate")), n, kept_as="random")
 
 
 def softmax(*, n: pl.Expr, temperature: float) -> StrategyResult:
@@ -53,17 +52,11 @@ def popularity(*, n: pl.Expr, power: float) -> StrategyResult:
     negative sampling (Mikolov et al., "Distributed Representations of Words and Phrases", NeurIPS 2013). Alone
     among the strategies, it lets the other queries decide about a query.
     """
-    extra_column = ExtraColumn("doc_id", training.doc_queries, needs_scores=False)
     result = _weighted(pl.col("doc_queries").log() * power, n, kept_as="popular")
-    return replace(result, extra_column=extra_column)
+    return replace(result, extra_column=ExtraColumn("doc_id", training.doc_queries))
 
 
 def _weighted(log_weight: pl.Expr, n: pl.Expr, *, kept_as: str) -> StrategyResult:
     """Return a weighted draw of n of the query's candidates."""
     sampling_key = log_weight - (-pl.col("draw").log()).log()
-    return _first_ranks(rank_within(sampling_key, pl.col("candidate"), descending=True), n, kept_as=kept_as)
-
-
-def _first_ranks(rank: pl.Expr, n: pl.Expr, *, kept_as: str) -> StrategyResult:
-    kept = rank <= n
-    return StrategyResult(kept, reason_when(kept, kept_as=kept_as, left_as="not drawn"))
+    return first_ranks(rank_within(sampling_key, pl.col("candidate"), descending=True), n, kept_as=kept_as)

@@ -32,37 +32,23 @@ Floats = npt.NDArray[np.float64]
 def select(
     scores: pl.DataFrame, arm: Arm, *, config: SelectConfig, seed: int, training: Training | None = None
 ) -> pl.DataFrame:
-    """Decide for every training row whether ``arm`` keeps it, with what weight, and why.
-
-    Positives are always kept. A query that would still have more rows than LightGBM takes loses negatives at
-    random, each with the same chance, until it fits (reason ``over limit``); the others keep their weights.
-
-    Args:
-        scores: SCORES, any row order.
-        arm: Strategy, budget and guards.
-        config: Parameters of the strategies.
-        seed: Seed of the draws.
-        training: JUDGMENTS of the rows, for the arms that read document ids or features.
-
-    Returns:
-        SELECTION, one row per row of ``scores``, in the same order; no other row decides the outcome of a
-        query than the query's own (but under `popularity`, which asks the other queries).
-
-    Raises:
-        ConfigError: The arm reads something that ``training`` does not have.
-    """
+    """Return SELECTION of ``arm``, a row per row of ``scores`` in the same order; see :class:`Selector`."""
     return Selector(scores, arm, config=config, seed=seed, training=training).selection()
 
 
 class Selector:
-    """Chooses among the same rows again and again, as their scores change; the guards have looked once.
+    """Decides for every training row whether an arm keeps it, with what weight, and why.
 
-    The guards go by SCORES, in which a query's rows have the scores of a model that never saw it: those of a
-    model that trains on the rows would hide the mistakes that a guard looks for.
+    Positives are always kept. A query that would still have more rows than LightGBM takes loses negatives at
+    random until it fits (reason ``over limit``); the others keep their weights. No other row decides the
+    outcome of a query than the query's own (but under `popularity`, which asks the other queries).
+
+    It may choose again and again, as scores change, while its guards go by SCORES alone: those of a model that
+    trains on the rows would hide the mistakes that a guard looks for.
 
     Args:
         scores: SCORES, any row order.
-        arm: Strategy, budget and guards.
+        arm: The arm.
         config: Parameters of the strategies.
         seed: Seed of the draws.
         training: JUDGMENTS of the rows, for the arms that read document ids or features.
@@ -87,50 +73,50 @@ class Selector:
         self._result = arm.result(config)
         self._given = scores.select("row_id", "qid", "label", "score")
         rows = context.order(self._given, seed=seed)
-        self._rows = rows.with_columns(self._exclude(rows, config))
+        self._rows = rows.with_columns(excluded=self._excluded(rows, config))
         longest = self._rows["qid"].value_counts()["count"].max()
         self._limit = max_query_rows if isinstance(longest, int) and longest > max_query_rows else None
-        extra = self._result.extra_column
-        if extra is not None and not extra.needs_scores and training is not None:
-            self._rows = extra.add(self._rows, training)
 
-    def _exclude(self, rows: pl.DataFrame, config: SelectConfig) -> pl.Series:
+    def _excluded(self, rows: pl.DataFrame, config: SelectConfig) -> pl.Series:
         """Return why a guard excludes a row; null where none does."""
         exclusions = self._arm.exclusions(config)
-        columns = [each.extra_column for each in exclusions]
-        context_rows = self._with_extra_columns(context.build(rows, seed=self._seed), columns)
+        looked_at = context.build(rows, seed=self._seed)
+        for each in exclusions:
+            looked_at = self._with_extra_column(looked_at, each.extra_column)
         reasons = [pl.when(each.where).then(pl.lit(each.reason)) for each in exclusions]
-        reason = pl.coalesce(pl.lit(None, pl.String), *reasons)
-        found = context_rows.with_columns(excluded=reason).select("excluded")
-        return found.collect(engine=context.ENGINE)["excluded"]
+        looked_at = looked_at.with_columns(excluded=pl.coalesce(pl.lit(None, pl.String), *reasons))
+        return looked_at.select("excluded").collect(engine=context.ENGINE)["excluded"]
 
-    @property
-    def row_ids(self) -> pl.DataFrame:
-        """``row_id`` of the rows, in the order of SCORES."""
-        return self._given.select("row_id")
+    def _with_extra_column(self, rows: pl.LazyFrame, column: ExtraColumn | None) -> pl.LazyFrame:
+        """Add the column that a guard or the strategy asks for."""
+        if column is None or self._training is None:
+            return rows
+        return column.add(rows.collect(engine=context.ENGINE), self._training).lazy()
 
     def selection(
-        self,
-        score: Floats | None = None,
-        *,
-        round: int = 0,
-        first_kept_round: pl.Series | None = None,
+        self, score: Floats | None = None, *, round: int = 0, first_kept_round: pl.Series | None = None
     ) -> pl.DataFrame:
-        """Return SELECTION.
+        """Return SELECTION, in the order of SCORES.
 
         Args:
-            score: Scores to choose by, in the order of SCORES; None: those of SCORES.
+            score: Scores to choose by, in that order; None: those of SCORES.
             round: Number of the choice; each draws afresh what it draws.
-            first_kept_round: Rows to keep whatever the choice, in the order of SCORES: the round, from 1, that
-                first kept the row, null elsewhere; the reason of those that are not chosen again says it.
+            first_kept_round: For rows to keep whatever the choice, in that order: the round, from 1, that first
+                kept the row; null elsewhere.
         """
         given = self._given if score is None else self._given.with_columns(score=score)
         names = ["neg_rank", "kept", "weight", "reason", *(["grade"] if self._arm.graded else [])]
         decided = self._decide(score, round, first_kept_round).select("place", *names).sort("place")
         return given.with_columns(decided.select(names).collect(engine=context.ENGINE))
 
+    def selection_by(self, ranked: pl.DataFrame, *, round: int) -> pl.DataFrame:
+        """Return SELECTION by other SCORES, and with the rows that they say were kept before."""
+        found = self._given.select("row_id").join(ranked, on="row_id", how="left", maintain_order="left")
+        first_kept_round = found["first_kept_round"] if self._arm.rounds > 1 else None
+        return self.selection(found["score"].to_numpy(), round=round, first_kept_round=first_kept_round)
+
     def bagged(self, bags: int) -> pl.DataFrame:
-        """Return SELECTION of several training sets in one, with ``bags``, a bit for each set that keeps the row.
+        """Return SELECTION of several training sets in one, ``bags`` with a bit for each set that keeps the row.
 
         A row has weight and reason of the first set that keeps it: weights do not depend on the draws.
         """
@@ -145,11 +131,7 @@ class Selector:
         return found.with_columns(**columns, bags=mask)
 
     def choose(
-        self,
-        score: Floats | None = None,
-        *,
-        round: int = 0,
-        first_kept_round: pl.Series | None = None,
+        self, score: Floats | None = None, *, round: int = 0, first_kept_round: pl.Series | None = None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the places in SCORES of the rows that :meth:`selection` keeps, rising, and their weights."""
         rows = self._decide(score, round, first_kept_round).filter("kept").select("place", "weight")
@@ -165,9 +147,7 @@ class Selector:
             rows = context.hardest_first(rows.with_columns(score=pl.Series(score).gather(place)))
         lazy = context.build(rows, seed=self._seed, round=round)
         lazy = context.with_candidates(lazy, pl.col("excluded").is_not_null())
-        extra = self._result.extra_column
-        lazy = self._with_extra_columns(lazy, [extra if extra and extra.needs_scores else None])
-        lazy = self._with_result(lazy)
+        lazy = self._with_result(self._with_extra_column(lazy, self._result.extra_column))
         if first_kept_round is not None:
             lazy = _with_rows_kept_earlier(lazy)
         if self._limit is not None:
@@ -187,13 +167,6 @@ class Selector:
             rows = rows.with_columns(grade=grade(result.hard))
         return rows
 
-    def _with_extra_columns(self, rows: pl.LazyFrame, columns: Iterable[ExtraColumn | None]) -> pl.LazyFrame:
-        """Add the columns that guards or a strategy ask for."""
-        for column in columns:
-            if column is not None and self._training is not None:
-                rows = column.add(rows.collect(engine=context.ENGINE), self._training).lazy()
-        return rows
-
 
 def _with_rows_kept_earlier(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Keep the candidates that a round before this one kept, and say so."""
@@ -205,11 +178,7 @@ def _with_rows_kept_earlier(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def require(arm: Arm, config: SelectConfig, columns: Sequence[str]) -> None:
-    """Raise what ``arm`` reads and a training split with these ``columns`` does not have.
-
-    Raises:
-        ConfigError: Document ids or features are missing.
-    """
+    """Raise :class:`ConfigError` if ``arm`` reads what a training split with these ``columns`` lacks."""
     reads = arm.reads(config)
     if "doc_id" in reads and "doc_id" not in columns:
         raise ConfigError(
@@ -242,50 +211,33 @@ def run(
     round: int = 0,
     block_rows: int = blocks.ROWS,
 ) -> dict[str, Any]:
-    """Read SCORES, write SELECTION of ``arm``; returns how many rows it keeps and what it falls short of.
+    """Read SCORES, write SELECTION of ``arm``; return how many rows it keeps and what it falls short of.
 
     Args:
         scores: SCORES.
         out: File to write.
-        arm: Strategy, budget and guards.
+        arm: The arm.
         config: Parameters of the strategies.
         seed: Seed of the draws.
         files: Parts of the training split, for the arms that read document ids or features.
         ranked: SCORES of the same rows to choose by, where only the guards go by ``scores``.
-        round: Number of the choice, for an arm that makes several.
-        block_rows: Rows to choose from at once, about, where queries come whole.
+        round: Number of that choice.
+        block_rows: About how many rows to choose from at once, where queries come whole.
     """
     qid = parts.schema_of([scores]).field("qid").type
-    edges = None if ranked or arm.reads(config) else blocks.edges(scores, block_rows)
-    tables_of_scores = [pl.read_parquet(scores)] if edges is None else blocks.read(scores, edges)
+    whole = ranked is not None or bool(arm.reads(config))
+    given = blocks.read(scores, None if whole else block_rows)
     training = Training.of_files(files) if files else None
-    selectors = (Selector(t, arm, config=config, seed=seed, training=training) for t in tables_of_scores)
-    if ranked is not None:
-        selections = (_select_by(ranked, each, arm, round=round) for each in selectors)
-    elif arm.bags > 1:
+    selectors = (Selector(t, arm, config=config, seed=seed, training=training) for t in given)
+    if ranked is None:
         selections = (each.bagged(arm.bags) for each in selectors)
     else:
-        selections = (each.selection(round=round) for each in selectors)
+        selections = (each.selection_by(pl.read_parquet(ranked), round=round) for each in selectors)
     return _write(selections, out, arm, qid=qid, block_rows=block_rows)
 
 
-def _select_by(ranked: Path, selector: Selector, arm: Arm, *, round: int) -> pl.DataFrame:
-    """Return SELECTION by the scores in ``ranked``, and with the rows that it says were kept before."""
-    found = selector.row_ids.join(pl.read_parquet(ranked), on="row_id", how="left", maintain_order="left")
-    first_kept_round = found["first_kept_round"] if arm.rounds > 1 else None
-    return selector.selection(found["score"].to_numpy(), round=round, first_kept_round=first_kept_round)
-
-
 def run_all(files: Sequence[Path], out: Path, *, arm: Arm, config: SelectConfig, seed: int) -> dict[str, Any]:
-    """Write SELECTION of an arm that needs no scores; ``score`` and ``neg_rank`` are null.
-
-    Args:
-        files: Parts of the training split.
-        out: File to write.
-        arm: The arm: `all`.
-        config: Parameters of the strategies.
-        seed: Seed of the draws that shorten a query longer than LightGBM takes.
-    """
+    """Write SELECTION of `all`, which needs no scores; ``score`` and ``neg_rank`` are null."""
     keys = parts.read_keys(files).with_columns(score=pl.lit(None, dtype=pl.Float64))
     selection = Selector(keys, arm, config=config, seed=seed).selection()
     selection = selection.with_columns(neg_rank=pl.lit(None, dtype=pl.UInt32))
@@ -303,19 +255,18 @@ def _write(
     """Write SELECTION; return how many rows it keeps and what it falls short of."""
     negative, kept = pl.col("label") == 0, pl.col("kept")
     count = {
-        "rows": kept,
-        "of_rows": pl.col("row_id").is_not_null(),
-        "negatives": negative & kept,
-        "of_negatives": negative,
-        "weighted": kept & (pl.col("weight") != 1),
+        "rows": kept.sum(),
+        "of_rows": pl.len(),
+        "negatives": (negative & kept).sum(),
+        "of_negatives": negative.sum(),
+        "weighted": (kept & (pl.col("weight") != 1)).sum(),
     }
     counts: Counter[str] = Counter(dict.fromkeys([*count, "shortfall"], 0))
     reasons: Counter[str] = Counter()
     schema = tables.selection(qid=qid, bags=arm.bags > 1, graded=arm.graded)
-    with blocks.Writer(out, schema, rows=block_rows) as writer:
+    with blocks.open_writer(out, schema, rows=block_rows) as writer:
         for rows in selections:
-            reasons.update(writer.write(rows))
-            found = rows.select(mask.sum().alias(name) for name, mask in count.items())
-            counts.update(found.row(0, named=True))
+            reasons.update(blocks.write(writer, rows, block_rows))
+            counts.update(rows.select(**count).row(0, named=True))
             counts["shortfall"] += shortfall(rows, arm.budget)
     return {**counts, "weighted": counts["weighted"] > 0, "reasons": dict(sorted(reasons.items()))}

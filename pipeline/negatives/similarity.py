@@ -18,17 +18,11 @@ Mask = npt.NDArray[np.bool_]
 
 
 def unit_rows(features: npt.NDArray[np.float32]) -> Floats:
-    """Return the rows of a query standardised and scaled to length 1.
+    """Return the rows of a query standardised and scaled to length 1, ``(rows, features + 1)``.
 
     A missing value (NaN) becomes the query's mean, as does a feature that is constant in the query. A row at
     the mean of every feature has no direction: it gets a dimension of its own, the last, so that such rows
     are like each other and unlike all others.
-
-    Args:
-        features: Shape ``(rows, features)``.
-
-    Returns:
-        Shape ``(rows, features + 1)``.
     """
     values = features.astype(np.float64)
     known = ~np.isnan(values)
@@ -53,12 +47,7 @@ def highest_cosine(units: Floats, others: Floats) -> Floats:
 
 
 def unlike_earlier(units: Floats, similarity: float) -> Mask:
-    """Return which rows are not much like an earlier one of which the same is true: greedy suppression.
-
-    Args:
-        units: Rows of :func:`unit_rows`, in order.
-        similarity: A cosine above this is much alike.
-    """
+    """Return which rows have no cosine above ``similarity`` with an earlier one that is returned itself."""
     bound = similarity + 0.5 * 10.0**-_DECIMALS
     kept = np.zeros(len(units), dtype=np.bool_)
     for first in range(0, len(units), _ROWS_AT_ONCE):

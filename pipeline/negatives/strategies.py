@@ -2,13 +2,11 @@
 
 A strategy is a function of keyword parameters that returns a
 :class:`~pipeline.negatives.result.StrategyResult` of Polars expressions over the context columns (see
-:mod:`pipeline.negatives.context`). ``kept`` is looked at on candidates only. To add one: write the function, add
-one entry to :data:`STRATEGIES`.
+:mod:`pipeline.negatives.context`). To add one: write the function, add one entry to :data:`STRATEGIES`.
 
-``n``, the number to keep, is an expression too: a share of all the negatives of the query, a number, or a
-number for each of its positives. It counts before any guard, so that a guard changes which negatives are kept
-and not how many, as long as there are enough. Every strategy keeps exactly n, or all that it may choose from
-where those are fewer, and keeps the same and more when n grows.
+``n``, the number to keep, is an expression too. It counts before any guard, so that a guard changes which
+negatives are kept and not how many, as long as there are enough. Every strategy keeps exactly n, or all that it
+may choose from where those are fewer, and keeps the same and more when n grows.
 """
 
 from dataclasses import replace
@@ -25,6 +23,7 @@ from pipeline.negatives.result import (
     Strategy,
     StrategyResult,
     ceil_count,
+    first_ranks,
     reason_when,
     share_of_negatives,
 )
@@ -41,8 +40,7 @@ def top(*, n: pl.Expr) -> StrategyResult:
 
     On long lists a ranker trained on these alone never sees an easy negative and ranks them on top.
     """
-    kept = pl.col("rank") <= n
-    return StrategyResult(kept, reason_when(kept, kept_as="hard", left_as="too easy"))
+    return first_ranks(pl.col("rank"), n, kept_as="hard", left_as="too easy")
 
 
 def semi_hard(*, n: pl.Expr, skip: float) -> StrategyResult:
@@ -64,51 +62,41 @@ def margin(*, n: pl.Expr, margin: float) -> StrategyResult:
     Semi-hard negatives as FaceNet defines them, ``s_pos - margin < s_neg < s_pos`` (Schroff, Kalenichenko,
     Philbin, CVPR 2015, section 3.2, with scores for distances). The positive is the median one of the query,
     and the margin is in standard deviations of the query's scores, because those of LambdaMART have no scale.
-    A query without a positive has no such negative.
     """
     positive = pl.col("z").filter(~pl.col("negative")).median().over(QUERY)
     below = (pl.col("score") < pl.col("pos_median")).fill_null(False)
     window = (below & (pl.col("z") > positive - margin)).fill_null(False)
-    kept = window & (_rank_in_window(window) <= n)
-    reason = reason_when(kept, kept_as="semi-hard", left_as="too easy")
-    reason = pl.when(below).then(reason).otherwise(pl.lit("too hard"))
-    return StrategyResult(kept, _unless_no_positive(reason))
+    result = _hardest_in(window, n, kept_as="semi-hard")
+    too_hard = ~below & (pl.col("pos_count") > 0)
+    return replace(result, reason=pl.when(too_hard).then(pl.lit("too hard")).otherwise(result.reason))
 
 
 def false_positive(*, n: pl.Expr) -> StrategyResult:
     """Keep the n hardest of the negatives that outrank at least one positive of their query.
 
     These are the initial ranker's mistakes, the false positives with which Sung and Poggio bootstrap a
-    detector ("Example-based learning for view-based human face detection", PAMI 1998). A query that is
-    ranked perfectly, or has no positive, keeps none. A ranker trained on these alone never sees the easy ones,
-    as under `top`; rounds (``-rounds3``, as Sung and Poggio have it) mend that: see
-    :mod:`pipeline.negatives.dynamic`.
+    detector ("Example-based learning for view-based human face detection", PAMI 1998). A ranker trained on
+    these alone never sees the easy ones, as under `top`; rounds mend that (:mod:`pipeline.negatives.dynamic`).
     """
     mistake = (pl.col("score") > pl.col("pos_min")).fill_null(False)
-    kept = mistake & (_rank_in_window(mistake) <= n)
-    reason = reason_when(kept, kept_as="false positive", left_as="too easy")
-    return StrategyResult(kept, _unless_no_positive(reason))
+    return _hardest_in(mistake, n, kept_as="false positive")
 
 
-def _rank_in_window(window: pl.Expr) -> pl.Expr:
-    """Return 1 for the query's hardest candidate in ``window``."""
-    return rank_within("rank", pl.col("candidate") & window)
-
-
-def _unless_no_positive(reason: pl.Expr) -> pl.Expr:
-    """Return ``reason``, but "no positive" in a query without one."""
-    return pl.when(pl.col("pos_count") == 0).then(pl.lit("no positive")).otherwise(reason)
+def _hardest_in(window: pl.Expr, n: pl.Expr, *, kept_as: str) -> StrategyResult:
+    """Return the result that keeps the n hardest in a window, which a query without a positive has not."""
+    kept = window & (rank_within("rank", pl.col("candidate") & window) <= n)
+    reason = reason_when(kept, kept_as=kept_as, left_as="too easy")
+    reason = pl.when(pl.col("pos_count") == 0).then(pl.lit("no positive")).otherwise(reason)
+    return StrategyResult(kept, reason)
 
 
 def ohem(*, n: pl.Expr, similarity: float) -> StrategyResult:
     """Keep the n of highest loss, none of them much like a harder one that is kept.
 
     Online hard example mining (Shrivastava, Gupta, Girshick, CVPR 2016): order by loss, suppress what overlaps
-    a kept example of higher loss, keep the first n. A negative's loss is the pairwise logistic one against the
-    positives of its query, ``sum over positives of log(1 + exp(s_neg - s_pos))``. It rises with ``s_neg``, so
-    that within a query the order of the losses is the order of the scores, and nothing but the scores needs
-    computing. Overlap is a cosine above ``similarity`` between the features of two rows, each feature
-    standardised over the query.
+    a kept example of higher loss, keep the first n. A negative's loss is the pairwise logistic one,
+    ``sum over positives of log(1 + exp(s_neg - s_pos))``, whose order within a query is that of the scores.
+    Overlap is a cosine above ``similarity`` between features standardised over the query.
     """
     rank = pl.col("unlike_rank")
     kept = (rank <= n).fill_null(False)

@@ -32,12 +32,7 @@ from pipeline.negatives.similarity import highest_cosine, unit_rows, unlike_earl
 
 @dataclass(frozen=True)
 class Training:
-    """JUDGMENTS of the training split, to be read column by column.
-
-    Attributes:
-        columns: Names of its columns.
-        read: Given column names, yields tables of whole queries.
-    """
+    """JUDGMENTS of the training split: names of its columns, and how to read some, as tables of whole queries."""
 
     columns: Sequence[str]
     read: Callable[[Sequence[str]], Iterable[pa.Table]]
@@ -77,13 +72,7 @@ def positive_cosine(rows: pl.DataFrame, training: Training) -> pl.DataFrame:
 
 
 def unlike_rank(rows: pl.DataFrame, training: Training, *, similarity: float) -> pl.DataFrame:
-    """Add ``unlike_rank`` to ``rows``: greedy suppression, hardest first.
-
-    Args:
-        rows: Context with candidates.
-        training: The split with the features.
-        similarity: Rows whose cosine is above this are much alike.
-    """
+    """Add ``unlike_rank`` to ``rows``: greedy suppression, hardest first, of cosines above ``similarity``."""
     rank = rows["rank"].fill_null(0).to_numpy().astype(np.int64)
     found = np.zeros(rows.height, dtype=np.uint32)
     for places, features in _queries(rows, training):

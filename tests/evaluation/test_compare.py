@@ -12,6 +12,7 @@ from pipeline.core import tables
 from pipeline.core.errors import TableError
 from pipeline.evaluation import paired
 from pipeline.evaluation.compare import summarise
+from pipeline.evaluation.panel import read_panel, read_split
 from pipeline.evaluation.recommend import recommend
 from pipeline.evaluation.verdict import verdict
 
@@ -63,6 +64,12 @@ def noisy(rng, n, **shifts):
 def row(summary, arm, split="test"):
     """Return the one row of an arm."""
     return summary.row(by_predicate=(pl.col("arm") == arm) & (pl.col("split") == split), named=True)
+
+
+def recommended(metrics, arms, **settings):
+    """Return the arm to keep by METRICS."""
+    panel = read_panel(arms)
+    return recommend(panel, read_split(metrics, panel, split="vali"), **settings)
 
 
 # --- paired: the statistics -------------------------------------------------------------------------------
@@ -293,7 +300,7 @@ def test_without_all_an_arm_s_own_figures_are_those_with_it(measured):
 
 def choose(arms, **panel):
     """Return the recommendation on one validation panel."""
-    return recommend(metrics_table(vali=panel), arms, seed=1, resamples=1_000)
+    return recommended(metrics_table(vali=panel), arms, seed=1, resamples=1_000)
 
 
 def test_fewest_rows_within_one_standard_error():
@@ -311,7 +318,7 @@ def test_the_preferred_arm_is_kept_until_the_lists_speak_against_it():
 
     def kept(large, prefer="large"):
         panel = metrics_table(vali={"all": full, "small": full, "large": large})
-        return recommend(panel, arms, prefer=prefer, seed=1, resamples=1_000)
+        return recommended(panel, arms, prefer=prefer, seed=1, resamples=1_000)
 
     assert kept([0.4, 0.68, 0.6, 0.58]) == "large"
     assert kept([0.49, 0.59, 0.69, 0.49]) == "small"
@@ -324,7 +331,7 @@ def test_a_preferred_arm_significantly_worse_than_all_is_not_kept():
     noise = np.tile([0.39, -0.38], 20)
     arms = arms_table(**{"all": 100, "wild": 90, "worse": 10})
     panel = metrics_table(vali={"all": full, "wild": full + noise, "worse": full - 0.005})
-    assert recommend(panel, arms, prefer="worse", seed=1, resamples=1_000) == "wild"
+    assert recommended(panel, arms, prefer="worse", seed=1, resamples=1_000) == "wild"
 
 
 def test_equal_arms_go_to_the_fewest_rows_then_to_the_panel_order():
@@ -361,8 +368,8 @@ def test_a_cutoff_that_was_not_measured_decides_nothing():
     """Asking at cutoff 3 when only 10 was measured gives None."""
     values = {"all": [0.5, 0.6], "half": [0.5, 0.6]}
     arms = arms_table(all=10, half=5)
-    assert recommend(metrics_table(vali=values), arms, cutoff=3, seed=1, resamples=50) is None
-    assert recommend(metrics_table(test=values), arms, seed=1, resamples=50) is None
+    assert recommended(metrics_table(vali=values), arms, cutoff=3, seed=1, resamples=50) is None
+    assert recommended(metrics_table(test=values), arms, seed=1, resamples=50) is None
 
 
 def test_recommendation_ignores_test(measured):
@@ -372,10 +379,10 @@ def test_recommendation_ignores_test(measured):
     turned = metrics.with_columns(
         arm=pl.when(split="test").then(pl.col("arm").replace(names, names[::-1])).otherwise("arm")
     )
-    chosen = recommend(metrics, arms, seed=3, resamples=500)
+    chosen = recommended(metrics, arms, seed=3, resamples=500)
     assert chosen == "mix"
-    assert recommend(turned, arms, seed=3, resamples=500) == chosen
-    assert recommend(metrics.filter(split="vali"), arms, seed=3, resamples=500) == chosen
+    assert recommended(turned, arms, seed=3, resamples=500) == chosen
+    assert recommended(metrics.filter(split="vali"), arms, seed=3, resamples=500) == chosen
     summary = summarise(turned, arms, seed=3, resamples=500)
     assert summary.filter(pl.col("recommended"))["arm"].unique().to_list() == [chosen]
 

@@ -34,25 +34,30 @@ def run(scores, arm, block_rows=blocks.ROWS):
     return out, select.run(scores, out, arm=parse(arm), config=CONFIG, seed=1, block_rows=block_rows)
 
 
+def heights(scores, rows):
+    """Return the rows of each block."""
+    return [block.height for block in blocks.read(scores, rows)]
+
+
 @pytest.mark.parametrize("rows", [1, 3, 5, 7, 20])
 @pytest.mark.parametrize("text", [False, True], ids=["int", "text"])
 def test_queries_are_found_whatever_the_row_groups(write, rows, text):
     """Four queries of five rows begin at 0, 5, 10 and 15."""
     scores = SCORES.with_columns(pl.col("qid").cast(pl.String)) if text else SCORES
-    assert blocks.edges(write(scores, rows), 1) == [0, 5, 10, 15, 20]
+    assert heights(write(scores, rows), 1) == [5, 5, 5, 5]
 
 
 @pytest.mark.parametrize("rows", [1, 4, 20])
 def test_a_query_that_comes_again_is_noticed(write, rows):
-    """Rows of query 7 at both ends: its rows are not all together."""
+    """Rows of query 7 at both ends: all come at once."""
     scores = pl.concat([SCORES, SCORES.head(2).with_columns(row_id=pl.col("row_id") + 100)])
-    assert blocks.edges(write(scores, rows)) is None
+    assert heights(write(scores, rows), 1) == [22]
 
 
 def test_no_rows(write):
     """Without rows there are no queries and no blocks, and SELECTION has its columns."""
     empty = write(SCORES.clear())
-    assert blocks.edges(empty) == [0]
+    assert heights(empty, 1) == []
     out, facts = run(empty, "top-20")
     assert pq.read_schema(out).equals(tables.selection(qid=tables.QID_INT))
     assert (facts["rows"], facts["of_rows"], facts["reasons"], facts["weighted"]) == (0, 0, {}, False)
@@ -63,15 +68,15 @@ def test_edges_by_hand(write):
     path = write(
         scores_of(*((query, [0] * rows, [1.0] * rows) for query, rows in ((5, 3), (2, 1), (9, 4), (1, 2))))
     )
-    assert blocks.edges(path, 4) == [0, 4, 8, 10]
-    assert blocks.edges(path, 100) == [0, 10]
+    assert heights(path, 4) == [4, 4, 2]
+    assert heights(path, 100) == heights(path, None) == [10]
 
 
 @pytest.mark.parametrize("rows", [1, 6, 20])
 def test_blocks_are_whole_queries(write, rows):
     """Blocks of about six rows are the first two queries, then one query each."""
     path = write(rows=rows)
-    found = list(blocks.read(path, blocks.edges(path, 6)))
+    found = list(blocks.read(path, 6))
     assert [block["qid"].unique(maintain_order=True).to_list() for block in found] == [[7, 3], [9], [1]]
     assert pl.concat(found).equals(SCORES.select("row_id", "qid", "label", "score"))
 
