@@ -7,16 +7,12 @@ from pipeline.core.config import Config
 from pipeline.core.paths import RunPaths
 from pipeline.core.records import read_record
 from pipeline.negatives.arms import Arm
-from pipeline.run.scope import ArmScope, Dataset, FoldScope
-
-
-def _in_folds(run: RunPaths, arm: Arm, config: Config) -> list[ArmScope]:
-    return [ArmScope(FoldScope(run, fold, config), arm) for fold in Dataset.of(run).folds]
+from pipeline.run.scope import Dataset, in_folds
 
 
 def arm_figures(run: RunPaths, arm: Arm, config: Config) -> dict[str, Any]:
     """Return an arm's row for the comparison: rows and seconds summed over the folds."""
-    scopes = _in_folds(run, arm, config)
+    scopes = in_folds(run, arm, config)
     selected, trained = [of.selection or {} for of in scopes], [of.model_record for of in scopes]
 
     def total(key: str) -> float:
@@ -54,7 +50,7 @@ def notices(run: RunPaths, arms: Sequence[Arm], config: Config, *, tried: int = 
         record = read_record(run.root, name)
         found += record.facts.get("notices", []) if record else []
     short = {
-        arm.name: sum((of.selection or {}).get("shortfall", 0) for of in _in_folds(run, arm, config))
+        arm.name: sum((of.selection or {}).get("shortfall", 0) for of in in_folds(run, arm, config))
         for arm in arms
     }
     if listed := ", ".join(f"{name} ({count:,})" for name, count in short.items() if count):

@@ -225,3 +225,8 @@ class ArmScope:
         """The expected work of its trainings, in row-trees."""
         trees = self.at.config.ranker.in_a_bag(self.arm.bags).trees
         return self.arm.rounds * self.arm.bags * trees * self.rows
+
+
+def in_folds(run: RunPaths, arm: Arm, config: Config) -> list[ArmScope]:
+    """Return an arm in every fold of a run."""
+    return [ArmScope(FoldScope(run, fold, config), arm) for fold in Dataset.of(run).folds]

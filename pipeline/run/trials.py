@@ -24,7 +24,7 @@ from pipeline.negatives.arms import BASELINE, Arm
 from pipeline.run import search
 from pipeline.run.events import Event, Task
 from pipeline.run.execute import Stage, Step, execute
-from pipeline.run.scope import ArmScope, Dataset, FoldScope
+from pipeline.run.scope import ArmScope, in_folds
 from pipeline.run.steps import arm_steps
 
 
@@ -111,7 +111,7 @@ def rank_rung(
 
 def _outcome(run: RunPaths, arm: Arm, rung: int, config: Config) -> dict[str, Any]:
     """Return a candidate's row for the ranking: rows over all folds, NDCG over all their validation queries."""
-    steps = [trial(of, rung) for of in _in_folds(run, arm, config)]
+    steps = [trial(of, rung) for of in in_folds(run, arm, config)]
     facts = [step.record.facts for step in steps if step.record is not None]
     files = [output for step in steps for output in step.outputs]
     return {
@@ -122,10 +122,6 @@ def _outcome(run: RunPaths, arm: Arm, rung: int, config: Config) -> dict[str, An
     }
 
 
-def _in_folds(run: RunPaths, arm: Arm, config: Config) -> list[ArmScope]:
-    return [ArmScope(FoldScope(run, fold, config), arm) for fold in Dataset.of(run).folds]
-
-
 def search_table(run: RunPaths, rungs: Sequence[pl.DataFrame], config: Config) -> Step:
     """Validation METRICS of every trial -> SEARCH."""
     tried = search.concat_rungs(rungs)
@@ -133,7 +129,7 @@ def search_table(run: RunPaths, rungs: Sequence[pl.DataFrame], config: Config) -
     files = [
         run.trial(_name(of, rung))
         for arm, rung in zip(done["arm"], done["rung"], strict=True)
-        for of in _in_folds(run, arm_names.parse(arm), config)
+        for of in in_folds(run, arm_names.parse(arm), config)
     ]
     return Step(
         run,
