@@ -162,9 +162,7 @@ def _require_intact(export: Export, kind: Format) -> None:
     for what, files in wanted.items():
         if not files or not all(file.is_file() for file in files):
             raise StorageError(f"{root}: no {what} of {export.item} here; {remedy}")
-    recorded: dict[str, str] = {}
-    for record in read_records(root).values():
-        recorded |= record.outputs
+    recorded = {name: sha for record in read_records(root).values() for name, sha in record.outputs.items()}
     directories = {file.parent for what, files in wanted.items() for file in files if what != "model"}
     if lost := [n for n in recorded if (root / n).parent in directories and not (root / n).is_file()]:
         raise StorageError(f"{root / lost[0]}: not there; {remedy} again")
