@@ -14,7 +14,6 @@ from pipeline.core.records import Facts
 from pipeline.report.formatting import MISSING, number
 from pipeline.report.view import Column, summary_view
 
-_NAMES: Final = 12  # names listed before the rest is counted
 _COLUMNS: Final = 40  # columns of an unknown file listed before the rest is counted
 _FILES: Final = 20
 _CELL: Final = 18  # characters of a shown value
@@ -24,9 +23,6 @@ def show(console: Console, facts: Facts) -> None:
     """Print what :func:`pipeline.inspect.look.inspect` found."""
     screens = {"run": _run, "dataset": _dataset, "files": _files, "parts": _table, "file": _table}
     screens[facts["kind"]](console, facts)
-
-
-# ---- Pieces -----------------------------------------------------------------------------------------------
 
 
 def _named_lines(console: Console, title: str, lines: Mapping[str, str]) -> None:
@@ -83,16 +79,13 @@ def _columns(rows: Sequence[Facts], *keys: str) -> list[Column]:
     return columns
 
 
-# ---- A run ------------------------------------------------------------------------------------------------
-
-
 def _run(console: Console, facts: Facts) -> None:
     lines = {}
     if source := facts["source"]:
         there = "" if all(file["there"] for file in source["files"]) else " (not all there any more)"
         files = listed([file["path"] for file in source["files"]], 3)
         lines["source"] = f"{source['layout']}: {files}{there}"
-    lines |= {"seed": str(facts["seed"]), "arms": listed(facts["arms"], _NAMES)}
+    lines |= {"seed": str(facts["seed"]), "arms": listed(facts["arms"])}
     if facts["folds"] > 1:
         lines["folds"] = str(facts["folds"])
     peak = _count(facts["peak_memory_mb"])
@@ -119,7 +112,7 @@ def _stages(console: Console, facts: Facts) -> None:
     print_table(console, columns, title="steps", styles=styles)
     for state in states:
         if names := [step["name"] for step in facts["steps"] if step["state"] == state]:
-            print_line(console, f"{state}: {listed(names, _NAMES)}")
+            print_line(console, f"{state}: {listed(names)}")
     if facts["finish"]:
         print_line(console, f"`{facts['finish']}` makes what is not done, and nothing else", whole=True)
     if left := facts["unchecked"]["files"]:
@@ -133,9 +126,6 @@ def _summary(console: Console, facts: Facts) -> None:
         print_summary(console, summary_view(pl.DataFrame(facts["summary"], infer_schema_length=None)))
     else:
         print_line(console, "no test lists")
-
-
-# ---- A dataset --------------------------------------------------------------------------------------------
 
 
 def _dataset(console: Console, facts: Facts) -> None:
@@ -170,9 +160,6 @@ def _labels(labels: Sequence[Facts] | None, key: str = "label") -> str:
     if labels is None:
         return "not readable"
     return ", ".join(f"{number(row[key], 'g')}: {row['rows']:,}" for row in labels)
-
-
-# ---- Parquet ----------------------------------------------------------------------------------------------
 
 
 def _files(console: Console, facts: Facts) -> None:

@@ -43,22 +43,16 @@ def show_summary(console: Console, root: Path) -> None:
 def print_summary(console: Console, view: SummaryView) -> None:
     """Print the table of a summary and what its marks mean."""
     if not view.arms:
-        return print_line(console, view.title)
-    cutoffs = [column.name for column in reversed(view.columns) if column.name.startswith("@")]
-    deciding, *others = cutoffs
+        print_line(console, view.title)
+        return
+    deciding, *others = (column.name for column in reversed(view.columns) if column.name.startswith("@"))
     keep = ["arm", "share", deciding, "vs all", "p Holm", "vs random", *others, "train s", "rows"]
-    print_table(
-        console,
-        _starred(
-            [column for column in view.columns if column.name in keep], [a.recommended for a in view.arms]
-        ),
-        title=view.title,
-        styles=["bold" if arm.recommended else "red" if arm.worse else "" for arm in view.arms],
-        keep=keep,
-    )
+    shown = [column for column in view.columns if column.name in keep]
+    columns = _starred(shown, [arm.recommended for arm in view.arms])
+    styles = ["bold" if arm.recommended else "red" if arm.worse else "" for arm in view.arms]
+    print_table(console, columns, title=view.title, styles=styles, keep=keep)
     for note in view.notes:
         print_line(console, f"  {note}", style="dim")
-    return None
 
 
 def print_sentences(console: Console, sentences: Sequence[str]) -> None:
@@ -83,14 +77,12 @@ def show_search(console: Console, root: Path) -> None:
     columns += [
         Column(f"{trees:,}", tuple(ndcg.get((arm["arm"], rung), "") for arm in arms)) for rung, trees in rungs
     ]
+    kept = [arm["kept"] for arm in arms]
+    title = f"Validation NDCG of the {best.height:,} arms tried, after so many trees"
+    keep = ["arm", *(f"{trees:,}" for _, trees in reversed(rungs))]
+    styles = ["bold" if star else "" for star in kept]
     console.print()
-    print_table(
-        console,
-        _starred(columns, [arm["kept"] for arm in arms]),
-        title=f"Validation NDCG of the {best.height:,} arms tried, after so many trees",
-        styles=["bold" if arm["kept"] else "" for arm in arms],
-        keep=["arm", *(f"{trees:,}" for _, trees in reversed(rungs))],
-    )
+    print_table(console, _starred(columns, kept), title=title, styles=styles, keep=keep)
     rest = best.height - _MOST_TRIED
     others = f"; {rest:,} more in {run.search}" if rest > 0 else ""
     print_line(console, f"  * trained with all trees{others}", style="dim", whole=True)

@@ -11,7 +11,6 @@ from rich.text import Text
 from pipeline.report.view import Column
 
 _GAP: Final = 2
-_NAMED: Final = 12  # columns left out that are named before the rest is counted
 
 
 def print_table(
@@ -38,7 +37,7 @@ def print_table(
     print_line(console, title, style="bold", whole=True)
     console.print(table)
     if left_out := [column.name for column in columns if column not in shown]:
-        print_line(console, f"not shown at this width: {listed(left_out, _NAMED)}", style="dim")
+        print_line(console, f"not shown at this width: {listed(left_out)}", style="dim")
 
 
 def print_line(console: Console, text: str, *, style: str | None = None, whole: bool = False) -> None:
@@ -46,7 +45,7 @@ def print_line(console: Console, text: str, *, style: str | None = None, whole: 
     console.print(Text(text), style=style, soft_wrap=whole)
 
 
-def listed(names: Sequence[str], most: int) -> str:
+def listed(names: Sequence[str], most: int = 12) -> str:
     """Join the first names and count the rest."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -53,23 +53,14 @@ _CELLS: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Export:
-    """What to hand over, from files that the run's records vouch for.
-
-    Attributes:
-        root: The run's directory.
-        item: The arm in its fold.
-        train: Parts of the prepared set; for an arm that keeps every row, of the training split.
-        held_out: Parts of the validation and test lists.
-        model: The retrained ranker.
-        gains: Of a graded arm's grades.
-    """
+    """What to hand over, from files that the run's records vouch for."""
 
     root: Path
     item: ArmScope
-    train: list[Path]
-    held_out: dict[str, list[Path]]
+    train: list[Path]  # parts of the prepared set; of the training split for an arm that keeps every row
+    held_out: dict[str, list[Path]]  # parts of the validation and test lists
     model: Path
-    gains: list[float]
+    gains: list[float]  # of a graded arm's grades
 
     @property
     def sets(self) -> dict[str, list[Path]]:
@@ -125,14 +116,8 @@ def run(
 ) -> Facts:
     """Write an arm in another tool's format; a row group at a time, all files or none.
 
-    Args:
-        root: The run's directory.
-        out: Directory to make. One that is there is replaced if it is empty or an earlier export.
-        arm: The arm's name.
-        kind: The format.
-        fold: The arm's fold, from 1; None where the run has one.
-        threads: Threads that score for ``trec``; they never change the result.
-        advance: Told the rows written since the last call.
+    ``out`` is replaced if it is empty or an earlier export. ``fold`` counts from 1 and is None where the run has
+    one; ``threads`` score for ``trec``; ``advance`` is told the rows written since the last call.
 
     Returns:
         What ``export.json`` says: ``run, arm, fold, format, rows`` by split, ``notices`` and ``files``.
@@ -174,18 +159,13 @@ def _require_intact(export: Export, kind: Format) -> None:
     for what, files in wanted.items():
         if not files or not all(file.is_file() for file in files):
             raise StorageError(f"{root}: no {what} of {export.item} here; {remedy}")
-    recorded: dict[str, str] = {}
-    for record in read_records(root).values():
-        recorded |= record.outputs
+    recorded = {name: sha for record in read_records(root).values() for name, sha in record.outputs.items()}
     directories = {file.parent for what, files in wanted.items() for file in files if what != "model"}
     if lost := [n for n in recorded if (root / n).parent in directories and not (root / n).is_file()]:
         raise StorageError(f"{root / lost[0]}: not there; {remedy} again")
     for file in (file for files in wanted.values() for file in files):
         if sha256(file) != recorded.get(file.relative_to(root).as_posix()):
             raise StorageError(f"{file}: not what the run wrote; {remedy} again")
-
-
-# ---- The formats ------------------------------------------------------------------------------------------
 
 
 def _batches(files: Sequence[Path], advance: Advance) -> Iterator[pa.RecordBatch]:

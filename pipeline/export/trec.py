@@ -12,16 +12,9 @@ _SPACE = r"\s"
 
 
 def write(scored: pl.DataFrame, files: Sequence[Path], out: Path, *, tag: str) -> list[str]:
-    """Write a split's judgments to ``<out>.qrels`` and its ranking to ``<out>.run``.
+    """Write a split's judgments to ``<out>.qrels`` and its ranking by SCORES to ``<out>.run``.
 
-    Args:
-        scored: SCORES of the split.
-        files: Its parts, read for the document ids.
-        out: The common path of both, named after the split.
-        tag: The last column of the ranking.
-
-    Returns:
-        Notices: whether document ids could not be used.
+    ``files`` are the split's parts, read for the document ids. Returns a notice where these could not be used.
 
     Raises:
         TableError: A query id with a space in it.

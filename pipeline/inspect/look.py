@@ -18,11 +18,7 @@ from pipeline.inspect.tables import file_facts, label_counts, open_parquet, plai
 
 
 def inspect(path: Path, *, check_bytes: int | None = CHECK_BYTES) -> Facts:
-    """Describe what is at ``path``.
-
-    Args:
-        path: A run, a dataset directory, a directory of Parquet files, or one Parquet file.
-        check_bytes: As in :func:`~pipeline.inspect.runs.run_facts`.
+    """Describe what is at ``path``; ``check_bytes`` as in :func:`~pipeline.inspect.runs.run_facts`.
 
     Returns:
         ``kind`` (``run``, ``dataset``, ``parts`` of one table, ``files`` of several, or ``file``), ``path``, and
@@ -34,8 +30,10 @@ def inspect(path: Path, *, check_bytes: int | None = CHECK_BYTES) -> Facts:
     """
     try:
         if not path.exists():
-            near = f"; {path.parent} has: {_names(path.parent)}" if path.parent.is_dir() else ""
-            raise SourceError(f"no such file or directory{near}", file=path)
+            near = _names(path.parent) if path.parent.is_dir() else ""
+            raise SourceError(
+                f"no such file or directory{near and f'; {path.parent} has: {near}'}", file=path
+            )
         kind, found = _look(path, check_bytes)
     except OSError as error:
         raise StorageError(f"{error.filename or path}: {error.strerror or error}") from None
@@ -43,7 +41,7 @@ def inspect(path: Path, *, check_bytes: int | None = CHECK_BYTES) -> Facts:
 
 
 def _names(directory: Path) -> str:
-    return ", ".join(sorted(entry.name for entry in directory.iterdir())[:8]) or "nothing"
+    return ", ".join(sorted(entry.name for entry in directory.iterdir())[:8])
 
 
 def _look(path: Path, check_bytes: int | None) -> tuple[str, Facts]:
@@ -61,7 +59,8 @@ def _look(path: Path, check_bytes: int | None) -> tuple[str, Facts]:
         return "parts", table_facts(files)
     if files := sorted(file for file in path.iterdir() if is_parquet(file) and not file.name.startswith(".")):
         return "files", {"files": [_short(file) for file in files]}
-    raise SourceError(f"neither a run nor a dataset, and no Parquet files; it has: {_names(path)}", file=path)
+    names = _names(path) or "nothing"
+    raise SourceError(f"neither a run nor a dataset, and no Parquet files; it has: {names}", file=path)
 
 
 def _short(file: Path) -> Facts:

@@ -1,6 +1,8 @@
 """The state of a run: which steps are done, and whether what they wrote is still there and unchanged."""
 
+import contextlib
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -28,12 +30,8 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
 
     A step is ``done``; ``missing`` (it has not run, or an output is gone); ``damaged`` (an output is not what
     the step wrote, by SHA-256); or ``stale`` (an input was made anew after it ran). Which arms a run has is
-    what is recorded; before it has a summary, the panel in ``config.toml`` joins them.
-
-    Args:
-        root: The run's directory.
-        dataset: Facts of its dataset; None: it has none yet.
-        check_bytes: Bytes of outputs to compare with their SHA-256, small files first; None: all.
+    what is recorded; before it has a summary, the panel in ``config.toml`` joins them. Outputs are compared
+    small files first, up to ``check_bytes``; None: all.
 
     Raises:
         ConfigError: ``config.toml`` is missing or wrong.
@@ -71,9 +69,6 @@ def run_facts(root: Path, dataset: Facts | None, *, check_bytes: int | None = CH
     }
 
 
-# ---- What there should be ---------------------------------------------------------------------------------
-
-
 def _arms(records: Mapping[str, Record], panel: Sequence[str]) -> list[str]:
     """Return the run's arms, in panel order, those that the panel does not have last."""
     recorded = [which for kind, which in map(kind_of, records) if kind in ("selection", "model")]
@@ -92,9 +87,6 @@ def _finish(root: Path, steps: Sequence[Facts], arms: Sequence[str], panel: Sequ
         return f"ranksieve run SOURCE --out {shlex.quote(str(root))}"
     others = [] if set(arms) == set(panel) else ["--arms", ",".join(arms)]
     return shlex.join(["ranksieve", "report", str(root), *others])
-
-
-# ---- What there is ----------------------------------------------------------------------------------------
 
 
 def _check_outputs(root: Path, made: Hashes, *, limit: int | None) -> dict[str, str]:
@@ -149,11 +141,11 @@ def _state(record: Record | None, made: Hashes, outputs: Mapping[str, str]) -> s
 
 def _stage(kind: str, steps: Sequence[Facts]) -> Facts:
     ran = [step for step in steps if step["seconds"] is not None]
-    states = ("done", "missing", "damaged", "stale")
+    states = Counter(step["state"] for step in steps)
     return {
         "stage": kind,
         "steps": len(steps),
-        **{state: sum(step["state"] == state for step in steps) for state in states},
+        **{state: states[state] for state in ("done", "missing", "damaged", "stale")},
         "seconds": round(sum(step["seconds"] for step in ran), 3),
         "peak_memory_mb": max((step["peak_memory_mb"] for step in ran), default=None),
     }
@@ -176,10 +168,8 @@ def _notices(dataset: Facts | None, records: Mapping[str, Record]) -> list[str]:
 
 def _summary(run: RunPaths) -> pl.DataFrame | None:
     """Return SUMMARY; None when there is none, or none that can be read: the step's state tells."""
-    if not run.summary.is_file():
-        return None
-    try:
+    with contextlib.suppress(RanksieveError):
         found = table_facts([run.summary])
-        return pl.read_parquet(run.summary) if found["table"] == "SUMMARY" and found["rows"] else None
-    except RanksieveError:
-        return None
+        if found["table"] == "SUMMARY" and found["rows"]:
+            return pl.read_parquet(run.summary)
+    return None

@@ -55,9 +55,9 @@ def chart(rows: Sequence[Row], *, cutoff: int) -> str:
 
 def off_scale(rows: Sequence[Row]) -> bool:
     """Return whether the scale leaves an arm out."""
-    rows = [row for row in rows if row["delta"] is not None]
-    low, high = _domain(rows) if rows else (0.0, 0.0)
-    return any(not low <= row["delta"] <= high for row in rows)
+    compared = [row for row in rows if row["delta"] is not None]
+    low, high = _domain(compared) if compared else (0.0, 0.0)
+    return any(not low <= row["delta"] <= high for row in compared)
 
 
 def _ends(row: Row) -> tuple[float, float]:

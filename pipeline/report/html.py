@@ -24,15 +24,7 @@ _STACKED: Final = {"rows": "share", "vs all": "interval", "p Holm": "p", "vs ran
 def run(
     summary: Path, metrics: Path, out: Path, *, dataset: Facts, config: Facts, notices: Sequence[str]
 ) -> Facts:
-    """Write the page to ``out``.
-
-    Args:
-        summary: SUMMARY over all folds.
-        metrics: METRICS over all folds.
-        out: The file to write.
-        dataset: What ``dataset.json`` says.
-        config: Every setting, nested.
-        notices: What a careful user should know.
+    """Write the page of SUMMARY and METRICS, with what ``dataset.json`` says, every setting, nested, and notices.
 
     Returns:
         ``cutoff``, the one that decides, and ``recommended``, an arm or None.

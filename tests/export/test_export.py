@@ -54,16 +54,26 @@ def test_letor_weights_are_one_per_line(small_run: Path, tmp_path: Path) -> None
     lines = np.loadtxt(tmp_path / "mixed" / "train.weights", dtype=np.float32)
     assert lines.tolist() == stored(small_run, MIXED)["weight"].to_list()
     assert sorted(file.name for file in (tmp_path / "random").iterdir()) == [
-        "export.json", "test.txt.gz", "train.txt.gz", "vali.txt.gz"
-    ]  # fmt: skip
+        "export.json",
+        "test.txt.gz",
+        "train.txt.gz",
+        "vali.txt.gz",
+    ]
 
 
 # ---- LightGBM ---------------------------------------------------------------------------------------------
 
 PARAMETERS = {
-    "objective": "lambdarank", "min_data_in_leaf": 5, "min_data_in_bin": 1, "num_leaves": 7, "verbosity": -1,
-    "deterministic": True, "force_col_wise": True, "enable_bundle": False, "num_threads": 1,
-}  # fmt: skip
+    "objective": "lambdarank",
+    "min_data_in_leaf": 5,
+    "min_data_in_bin": 1,
+    "num_leaves": 7,
+    "verbosity": -1,
+    "deterministic": True,
+    "force_col_wise": True,
+    "enable_bundle": False,
+    "num_threads": 1,
+}
 
 
 def test_each_bag_is_a_training_set_of_its_own(small_run: Path, tmp_path: Path) -> None:
@@ -209,8 +219,11 @@ def test_ties_are_ranked_in_row_order() -> None:
         {"qid": ["b", "b", "b", "a"], "row_id": [3, 1, 2, 0], "score": [0.5, 0.5, 0.9, 0.1]}
     )
     assert export_trec.rank(scored).select("qid", "row_id", "rank").rows() == [
-        ("b", 2, 1), ("b", 1, 2), ("b", 3, 3), ("a", 0, 1)
-    ]  # fmt: skip
+        ("b", 2, 1),
+        ("b", 1, 2),
+        ("b", 3, 3),
+        ("a", 0, 1),
+    ]
 
 
 def test_document_ids_are_words_that_name_one_row() -> None:
@@ -324,9 +337,13 @@ def test_a_set_that_lost_one_of_its_parts_is_not_handed_over(small_run: Path, tm
     ],
 )
 def test_a_spoiled_run_is_not_handed_over(
-    small_run: Path, tmp_path: Path, change: Callable[[Path], object], kind: export.Format,
-    error: type[Exception], message: str,
-) -> None:  # fmt: skip
+    small_run: Path,
+    tmp_path: Path,
+    change: Callable[[Path], object],
+    kind: export.Format,
+    error: type[Exception],
+    message: str,
+) -> None:
     """What is missing or not what the run wrote is named in one line, and nothing is written."""
     root = Path(shutil.copytree(small_run, tmp_path / "run"))
     change(root)
