@@ -1,12 +1,10 @@
 """Run the job for a command, through Prefect or without, and show what came of it."""
 
-import contextlib
 import json
-import os
 import shlex
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from flows.stages import Outcome, run_pipeline
 from pipeline.core.config import Config, override, parse, read_toml
 from pipeline.core.errors import SourceError
 from pipeline.core.paths import RunPaths
-from pipeline.dataset.letor import must_compile
+from pipeline.dataset.sources import Source
 from pipeline.run import start
 from pipeline.run.execute import Stage
 
@@ -27,102 +25,91 @@ OUT = Console(width=None if sys.stdout.isatty() else 130)
 ERR = Console(stderr=True)
 
 
-def config_of(config_file: Path | None, settings: Sequence[str]) -> Config:
-    """Return the settings of a file, and of ``--set`` on top."""
-    values = read_toml(config_file) if config_file else {}
-    return parse(override(values, settings), where=str(config_file or "configuration"))
+@dataclass(frozen=True)
+class Asked:
+    """The options that every running command takes."""
 
+    config_file: Path | None
+    settings: Sequence[str]
+    arms: str
+    search_arms: bool
+    threads: int | None
 
-def names_of(arms: str) -> list[str]:
-    """Return the arms of ``--arms``."""
-    return [name.strip() for name in arms.split(",") if name.strip()]
+    @property
+    def config(self) -> Config:
+        """The settings of a file, and of ``--set`` on top."""
+        values = read_toml(self.config_file) if self.config_file else {}
+        return parse(override(values, self.settings), where=str(self.config_file or "configuration"))
+
+    @property
+    def names(self) -> list[str]:
+        """The arms of ``--arms``."""
+        return [name.strip() for name in self.arms.split(",") if name.strip()]
+
+    def check(self, source: Path | None, root: Path, last_stage: Stage) -> Source | None:
+        """Find the source, and raise what can be known to be wrong before any work."""
+        panel = start.arms_of(self.config, self.names, search_arms=self.search_arms)
+        return start.check(RunPaths(root), source, self.config, panel, last_stage=last_stage)
 
 
 def run(
     source: Path | None,
     root: Path,
     *,
-    config_file: Path | None,
-    settings: Sequence[str],
-    arms: str,
-    search_arms: bool,
-    threads: int | None,
     plain: bool,
     as_json: bool,
     last_stage: Stage = Stage.REPORT,
+    **options: Any,
 ) -> None:
     """Run the job and print what came of it; exits with 1 when an arm failed."""
-    config, names = config_of(config_file, settings), names_of(arms)
-    panel = start.arms_of(config, names, search_arms=search_arms)
+    asked = Asked(**options)
+    config = asked.config
     if config.ranker.device != "cpu":
         waiting = f"testing device {config.ranker.device} (the first time can take a minute) ..."
         ERR.print(waiting, style="dim")
-    located = start.check(RunPaths(root), source, config, panel, last_stage=last_stage)
+    located = asked.check(source, root, last_stage)
     reading = sum(file.stat().st_size for file in located.files) if located else None
+    threads = asked.threads or start.processors()
     given: dict[str, Any] = {
         "config": config,
-        "arms": names,
-        "threads": threads or start.processors(),
+        "arms": asked.names,
+        "threads": threads,
         "last_stage": last_stage,
     }
     with follow(RunPaths(root).events, ProgressDisplay(ERR, reading)):
         if plain:
             command = shlex.join(["ranksieve", *sys.argv[1:]])
-            outcome = run_pipeline(source, root, **given, search_arms=search_arms, command=command)
+            outcome = run_pipeline(source, root, **given, search_arms=asked.search_arms, command=command)
         else:
-            outcome = _through_prefect(source, root, given, search_arms=search_arms)
+            outcome = _through_prefect(source, root, **given, search=asked.search_arms)
     if as_json:
-        _print_json(outcome, last_stage, search_arms=search_arms)
+        _print_json(outcome, last_stage, search_arms=asked.search_arms)
     else:
-        _print(outcome, last_stage, names=names, config=config, search_arms=search_arms)
+        _print(outcome, last_stage, asked)
     _end(outcome)
 
 
-def _through_prefect(source: Path | None, root: Path, given: dict[str, Any], *, search_arms: bool) -> Outcome:
+def _through_prefect(source: Path | None, root: Path, **given: Any) -> Outcome:
     from flows import server
 
     answers = server.ready(ERR)
-    with _compiling() as compiled:
-        from flows.prepare import prepare
+    from flows.prepare import prepare
 
-        compiled()
-        answers()
-        outcome: Outcome = prepare(source=str(source or ""), out=str(root), **given, search=search_arms)
-        return outcome
+    answers()
+    outcome: Outcome = prepare(source=str(source or ""), out=str(root), **given)
+    return outcome
 
 
-@contextlib.contextmanager
-def _compiling() -> Iterator[Callable[[], object]]:
-    """Compile the text reader while Prefect starts, unless that is done; gives what waits for it.
-
-    In a process: while Prefect is imported, another thread's imports would undo its warning filters.
-    """
-    if not must_compile():
-        yield lambda: None
-        return
-    command = [sys.executable, "-P", "-c", "from pipeline.dataset.letor import warm_up; warm_up()"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield process.wait
-        finally:
-            process.kill()
-
-
-def _print(
-    outcome: Outcome, last_stage: Stage, *, names: Sequence[str], config: Config, search_arms: bool
-) -> None:
+def _print(outcome: Outcome, last_stage: Stage, asked: Asked) -> None:
     if outcome.compared:
         from flows.cli.summary_screen import show_search, show_summary
         from pipeline.run.search import candidates
 
-        if search_arms:
+        if asked.search_arms:
             show_search(OUT, outcome.root)
         show_summary(OUT, outcome.root)
-        if last_stage is Stage.REPORT and not (names or search_arms):
-            count = len(candidates(config.search))
+        if last_stage is Stage.REPORT and not (asked.names or asked.search_arms):
+            count = len(candidates(asked.config.search))
             OUT.print(f"  {'wider':14} the same command with --search tries {count} arms", highlight=False)
     elif not last_stage.reaches(Stage.EVALUATE):
         OUT.print(f"done: {outcome.root}", highlight=False, soft_wrap=True)
@@ -158,30 +145,18 @@ def bring_up(root: Path, last_stage: Stage, *, config_file: Path | None, **optio
     run(None, root, last_stage=last_stage, config_file=config_file or paths.config, **options)
 
 
-def serve(
-    source: Path,
-    out: Path | None,
-    *,
-    cron: str | None,
-    every: float | None,
-    config_file: Path | None,
-    settings: Sequence[str],
-    arms: str,
-    search_arms: bool,
-    threads: int | None,
-) -> None:
+def serve(source: Path, out: Path | None, *, cron: str | None, every: float | None, **options: Any) -> None:
     """Serve the flow on a schedule, once the settings and the source are known to be good."""
     from flows import server
 
-    config, names, root = config_of(config_file, settings), names_of(arms), out or start.default_root(source)
-    panel = start.arms_of(config, names, search_arms=search_arms)
-    start.check(RunPaths(root), source, config, panel)
+    asked, root = Asked(**options), out or start.default_root(source)
+    asked.check(source, root, Stage.REPORT)
     parameters = {
         "source": str(source.resolve()),
         "out": str(root.resolve()),
-        "config": config.model_dump(mode="json"),
-        "arms": names,
-        "threads": threads,
-        "search": search_arms,
+        "config": asked.config.model_dump(mode="json"),
+        "arms": asked.names,
+        "threads": asked.threads,
+        "search": asked.search_arms,
     }
     server.serve(cron=cron, every=every, parameters=parameters)

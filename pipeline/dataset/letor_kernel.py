@@ -11,11 +11,22 @@ A number is read in one of three ways, and each gives ``numpy.float32(float(toke
 3. else, and for anything that is not a decimal number, Python's ``float`` decides: the place is noted.
 """
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
+import numba
 import numpy as np
 
-from pipeline.core.compiled import compiled
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Compile at first call; keep the machine code in numba's cache, or nowhere where that cannot be written."""
+    try:
+        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # neither the package nor the user's cache directory can be written
+        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+
 
 OK, NO_QID, EMPTY_QID, INDEX_NOT_INTEGER, INDEX_ZERO, INDEX_TOO_LARGE, INDEX_REPEATED = range(7)
 

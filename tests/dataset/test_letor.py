@@ -578,7 +578,7 @@ def test_compiling_is_foreseen(tmp_path):
 
 def test_a_kernel_that_cannot_be_cached():
     """Where numba finds no place for the machine code, as for a function of no file, the kernel works anyhow."""
-    from pipeline.core.compiled import compiled
+    from pipeline.dataset.letor_kernel import compiled
 
     names = {}
     exec(compile("def double(x): return 2 * x", "nowhere", "exec"), names)  # noqa: S102 - two words of our own
