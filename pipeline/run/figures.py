@@ -29,14 +29,7 @@ def arm_figures(run: RunPaths, arm: Arm, config: Config) -> dict[str, Any]:
 
 
 def notices(run: RunPaths, arms: Sequence[Arm], config: Config, *, tried: int = 0) -> list[str]:
-    """Return what a careful user should know of a run, each once, in the order of the steps' names.
-
-    Args:
-        run: The run.
-        arms: Its arms.
-        config: Every setting.
-        tried: How many arms a search tried; 0: there was none.
-    """
+    """Return what a careful user should know of a run, each once; ``tried``: how many arms a search tried."""
     dataset = Dataset.of(run)
     found = [
         f"the arms are the best of {tried} that were tried on the validation lists, so their figures on validation"

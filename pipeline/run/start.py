@@ -33,12 +33,7 @@ def default_root(source: Path) -> Path:
 
 
 def arms_of(config: Config, names: Sequence[str] = (), *, search_arms: bool = False) -> list[Arm]:
-    """Return the arms of a run; of one that searches, the candidates.
-
-    Args:
-        config: Every setting.
-        names: Arms by name, in place of the panel.
-        search_arms: Whether the run finds its arms itself.
+    """Return the arms of a run: the panel, or those named; of one that searches, the candidates.
 
     Raises:
         ConfigError: An arm or a preferred arm that does not exist, or arms are named for a search.
@@ -60,13 +55,6 @@ def check(
     last_stage: Stage = Stage.REPORT,
 ) -> Source | None:
     """Find the source and raise what can be known to be wrong before any work.
-
-    Args:
-        run: The run.
-        source: What to read; None to go on from the dataset of an earlier run.
-        config: Every setting.
-        arms: The arms.
-        last_stage: The last stage to run.
 
     Returns:
         The source; None where there is only the dataset that an earlier run made of it.

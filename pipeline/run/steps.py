@@ -76,13 +76,7 @@ def arm_steps(of: ArmScope, *, evaluated: Sequence[str] = EVALUATED) -> Iterator
 
 
 def table_steps(run: RunPaths, arms: Sequence[Arm], config: Config) -> Iterator[Step]:
-    """Yield the steps that put the figures of all arms and folds together.
-
-    Args:
-        run: The run.
-        arms: The arms that were trained in every fold.
-        config: Every setting.
-    """
+    """Yield the steps that put the figures together, of the arms that were trained in every fold."""
     at = {fold.prefix: run.fold(fold.prefix) for fold in Dataset.of(run).folds}
     for prefix, paths in at.items():
         files = [paths.arm_metrics(arm.name) for arm in arms]

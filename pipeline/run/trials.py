@@ -89,14 +89,7 @@ def _scratch(made: Path) -> Iterator[Path]:
 def rank_rung(
     run: RunPaths, arms: Sequence[Arm], rung: int, config: Config, *, failed: Collection[Arm] = ()
 ) -> pl.DataFrame:
-    """Rank the candidates of a rung that was tried.
-
-    Args:
-        run: The run.
-        arms: The candidates, in panel order.
-        rung: Its number, from 1.
-        config: Every setting.
-        failed: Those that LightGBM failed on.
+    """Rank the candidates of a rung that was tried, in panel order; ``failed``: those that LightGBM failed on.
 
     Returns:
         What :func:`pipeline.run.search.promote` returns, and ``trees``.
