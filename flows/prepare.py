@@ -69,24 +69,16 @@ def _task(stage: Callable[..., Any], name: str) -> "Task[..., Any]":
     return made
 
 
-ingest = _task(stages.ingest, "ingest")
-score = _task(stages.score, "score")
-try_arm = _task(stages.try_arm, "try")
-finish_search = _task(stages.finish_search, "finish search")
-train_arm = _task(stages.train_arm, "train")
-compare = _task(stages.compare, "compare")
-report = _task(stages.report, "report")
-
-
 _TASKS: Final = {
-    stages.ingest: ingest,
-    stages.score: score,
-    stages.try_arm: try_arm,
-    stages.finish_search: finish_search,
-    stages.train_arm: train_arm,
-    stages.compare: compare,
-    stages.report: report,
+    stages.ingest: _task(stages.ingest, "ingest"),
+    stages.score: _task(stages.score, "score"),
+    stages.try_arm: _task(stages.try_arm, "try"),
+    stages.finish_search: _task(stages.finish_search, "finish search"),
+    stages.train_arm: _task(stages.train_arm, "train"),
+    stages.compare: _task(stages.compare, "compare"),
+    stages.report: _task(stages.report, "report"),
 }
+ingest, score, try_arm, finish_search, train_arm, compare, report = _TASKS.values()
 
 
 class PrefectRunner:
