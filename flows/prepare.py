@@ -10,6 +10,7 @@ from functools import update_wrapper
 from pathlib import Path
 from typing import Any, Final
 
+import polars as pl
 from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -25,16 +26,19 @@ from flows.executor import MAX_SLOTS
 from flows.stages import Outcome, run_pipeline
 from pipeline.core.config import Config
 from pipeline.core.errors import RanksieveError
+from pipeline.core.paths import RunPaths
 from pipeline.report import markdown
+from pipeline.report.view import summary_view
 from pipeline.run.execute import Stage
 from pipeline.run.start import default_root, processors
 
 
 def _task_run_name() -> str:
     """Return the task's name and what it works on, such as ``train mixed-20 (fold 1)``."""
-    given = task_run.parameters
-    about = given["of"] if "of" in given else f"(fold {given['at'].fold.number})" if "at" in given else ""
-    return f"{task_run.task_name} {about}".strip()
+    of = task_run.parameters.get("of")
+    at = of.at if of else task_run.parameters.get("at")
+    fold = f"(fold {at.fold.number})" if at and at.fold.folds > 1 else ""
+    return " ".join(part for part in (task_run.task_name, of and of.arm.name, fold) if part)
 
 
 class Mistakes:
@@ -85,10 +89,7 @@ class PrefectRunner:
     """Runs stages as Prefect's tasks, in the task runner of the flow."""
 
     def submit(
-        self,
-        stage: Callable[..., Any],
-        arguments: Sequence[Any],
-        wait_for: Sequence["PrefectFuture[Any]"],
+        self, stage: Callable[..., Any], arguments: Sequence[Any], wait_for: Sequence["PrefectFuture[Any]"]
     ) -> "PrefectFuture[Any]":
         """Submit the stage's task."""
         return _TASKS[stage].submit(*arguments, wait_for=list(wait_for))
@@ -138,11 +139,14 @@ def run_flow(
         )
     except RanksieveError as error:
         return _failed(error)
+    log = get_run_logger()
     for failure in outcome.failures:
-        get_run_logger().error("ranksieve: %s; this arm is left out", failure)
+        log.error("ranksieve: %s; this arm is left out", failure)
     if outcome.compared and last_stage is Stage.REPORT:
-        about = f"NDCG of every arm, {root}"
-        create_markdown_artifact(key="ranksieve-summary", markdown=markdown.summary(root), description=about)
+        text, about = markdown.summary(root), f"NDCG of every arm, {root}"
+        create_markdown_artifact(key="ranksieve-summary", markdown=text, description=about)
+        log.info("ranksieve: %s", " ".join(summary_view(pl.read_parquet(RunPaths(root).summary)).sentences))
+    log.info("ranksieve: results in %s", root.resolve())
     return outcome
 
 

@@ -27,7 +27,7 @@ from pipeline.run.scope import ArmScope, FoldScope
 def ingest(source: Source, config: Config, task: Task) -> Facts:
     """Read a source and write the dataset."""
     if not all(is_parquet(file) for file in source.files) and letor.must_compile():
-        with task.waiting("compiling the reader: once, some 10 s"):
+        with task.waiting("compiling the reader: once, some 5 s"):
             letor.warm_up()
     document = ingest_stage.run(
         source,
