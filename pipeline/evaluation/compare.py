@@ -54,7 +54,7 @@ def summarise(
     splits = [read_split(metrics, panel, split=split) for split in SPLITS]
     compared = [_compare(each, panel, seed=seed, resamples=resamples) for each in splits if each is not None]
     chosen = recommend(panel, splits[0], prefer=prefer, cutoff=cutoff, seed=seed, resamples=resamples)
-    empty = pl.DataFrame(pl.from_arrow(tables.SUMMARY.empty_table()))
+    empty = pl.Schema(tables.SUMMARY).to_frame()
     if not compared:
         return empty
     known = arms.select("arm", "rows", "rows_fraction", "negatives_fraction", "train_seconds").with_columns(
